@@ -1,0 +1,75 @@
+# `make help` lists the targets. Each runs on a machine with a Rust toolchain and a C compiler; only `up` and `down` need
+# docker.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help verify lint fix test sim model chaos bench soak image up down
+
+# make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
+SEEDS ?= 2000
+FROM ?= 1
+# make soak SOAK_SECONDS=3600 SOAK_SEEDS=100000
+SOAK_SECONDS ?= 600
+SOAK_SEEDS ?= 20000
+# make bench BENCH_SECONDS=60
+BENCH_SECONDS ?= 20
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+IMAGE := holdfast:local
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+verify: ## only checks: formatting, lints, dependencies, licences, configuration files, documents
+	.ci/verify
+
+lint: ## formatting and lints alone
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fix: ## rewrites what formatting and clippy can mend
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+test: lint ## formatting, lints, all tests, and a zone kill on real processes
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --locked --no-fail-fast; \
+	else \
+		cargo test --workspace --locked --no-fail-fast --lib --bins --tests; \
+	fi
+	cargo test --workspace --locked --doc
+	cargo build --workspace --locked --bins
+	HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" tests/process/zone-kill
+
+sim: ## simulated clusters with faults, a seed each: SEEDS, FROM, or SEED for one
+	cargo run --release --locked -p holdfast-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+chaos: ## 100 MB of real text while a zone dies, for each zone, on processes
+	for zone in a b c; do chaos/real-file --megabytes 100 --zone $$zone; done
+
+bench: ## throughput and latency on a fresh local cluster: BENCH_SECONDS
+	tests/process/bench $(BENCH_SECONDS)
+
+soak: ## many seeds, then kills of all zones in turn under load: SOAK_SEEDS, SOAK_SECONDS
+	cargo run --release --locked -p holdfast-sim -- --seeds $(SOAK_SEEDS) --from $(FROM)
+	tests/process/soak $(SOAK_SECONDS)
+
+# A binary without shared libraries, in an image of nothing else. The target has to be named, or the flags would reach
+# build scripts and procedural macros too.
+image:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile dist --target $(HOST) -p holdfast-cli
+	rm -rf run/image
+	mkdir -p run/image/data run/image/tmp
+	cp $(TARGET_DIR)/$(HOST)/dist/holdfast run/image/
+	cp deploy/compose/controller.toml deploy/compose/broker.toml run/image/
+	docker build -q -t $(IMAGE) -f deploy/Dockerfile run/image
+
+up: image ## three zones in containers (docker compose): builds binary and image, starts, waits
+	deploy/compose/cluster up
+
+down: ## removes the containers, their networks and their data
+	deploy/compose/cluster down

@@ -1,0 +1,223 @@
+//! A broker's section of the configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_core::replication::ReplicaConfig;
+use holdfast_core::{BrokerId, ControllerId, ZoneId};
+use holdfast_log::{ByteSize, LogConfig};
+use holdfast_proto::config::duration;
+use serde::{Deserialize, Serialize};
+
+/// Bound of a name or address, in bytes.
+const MAX_NAME: usize = 256;
+
+/// How one broker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BrokerConfig {
+    /// Number of this broker, unique in the cluster. Never changes its zone.
+    pub id: BrokerId,
+    /// The zone that it runs in: no two replicas of a partition share it.
+    pub zone: ZoneId,
+    /// Folder of its partitions. Belongs to one broker of one cluster. Give it a file system of its own.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients, as `host:port`.
+    pub client_listen: String,
+    /// Where it listens for other brokers, as `host:port`.
+    pub peer_listen: String,
+    /// `host:port` that clients are given. Default: `client-listen`.
+    #[serde(default)]
+    pub client_endpoint: Option<String>,
+    /// `host:port` that other brokers are given. Default: `peer-listen`.
+    #[serde(default)]
+    pub peer_endpoint: Option<String>,
+    /// All controllers of the cluster.
+    pub controllers: Vec<ControllerEndpoint>,
+    /// Pause between two heartbeats to each controller. Keep it below a fifth of the controllers' session timeout.
+    /// Default: 100ms.
+    #[serde(default = "defaults::heartbeat_interval", with = "duration")]
+    pub heartbeat_interval: Duration,
+    /// The largest record batch taken from a client. Default: 4MiB. Maximum: 16MiB.
+    #[serde(default = "defaults::max_batch_size")]
+    pub max_batch_size: ByteSize,
+    /// Bytes of produce requests under way at once; more are refused with OVERLOADED. Default: 256MiB.
+    #[serde(default = "defaults::max_inflight_produce")]
+    pub max_inflight_produce: ByteSize,
+    /// Threads that run the partitions' rules and write their logs. 0: half of the cores, at least one. Default: 0.
+    #[serde(default)]
+    pub shards: usize,
+    /// Threads that flush. Default: 4.
+    #[serde(default = "defaults::flush_threads")]
+    pub flush_threads: usize,
+    /// How partitions are kept on disk.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// How partitions are replicated.
+    #[serde(default)]
+    pub replication: ReplicationConfig,
+}
+
+/// Where a controller is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ControllerEndpoint {
+    /// Its number.
+    pub id: ControllerId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// `host:port` at which it listens.
+    pub endpoint: String,
+}
+
+/// How partitions are replicated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ReplicationConfig {
+    /// Topics with durability `memory` are flushed this long after an append at the latest. Default: 500ms.
+    #[serde(with = "duration")]
+    pub flush_interval: Duration,
+    /// Bytes of one partition sent to a follower and not acknowledged by it. Default: 8MiB.
+    pub inflight_limit: ByteSize,
+    /// Bytes queued for one other broker. What does not fit is dropped and sent again later. Default: 128MiB.
+    pub peer_queue: ByteSize,
+    /// A leader that heard from no majority for this long refuses records with NOT_ENOUGH_REPLICAS. Default: 3s.
+    #[serde(with = "duration")]
+    pub quorum_timeout: Duration,
+    /// A leader that does not get on for this long asks the controllers for another. Default: 5s.
+    #[serde(with = "duration")]
+    pub stall_timeout: Duration,
+    /// A follower that did not hear from its leader for this long sends consumers to the leader. Default: 2s.
+    #[serde(with = "duration")]
+    pub follower_read_staleness: Duration,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        let replica = ReplicaConfig::default();
+        ReplicationConfig {
+            flush_interval: replica.flush_interval,
+            inflight_limit: ByteSize(replica.inflight_limit as u64),
+            peer_queue: ByteSize(128 << 20),
+            quorum_timeout: replica.quorum_timeout,
+            stall_timeout: replica.stall_timeout,
+            follower_read_staleness: Duration::from_secs(2),
+        }
+    }
+}
+
+mod defaults {
+    use std::time::Duration;
+
+    use holdfast_log::ByteSize;
+
+    pub(super) fn heartbeat_interval() -> Duration {
+        Duration::from_millis(100)
+    }
+
+    pub(super) fn max_batch_size() -> ByteSize {
+        ByteSize(4 << 20)
+    }
+
+    pub(super) fn max_inflight_produce() -> ByteSize {
+        ByteSize(256 << 20)
+    }
+
+    pub(super) fn flush_threads() -> usize {
+        4
+    }
+}
+
+impl BrokerConfig {
+    /// A configuration with defaults for all that has one.
+    pub fn new(
+        id: BrokerId,
+        zone: ZoneId,
+        data_dir: PathBuf,
+        client_listen: String,
+        peer_listen: String,
+        controllers: Vec<ControllerEndpoint>,
+    ) -> BrokerConfig {
+        BrokerConfig {
+            id,
+            zone,
+            data_dir,
+            client_listen,
+            peer_listen,
+            client_endpoint: None,
+            peer_endpoint: None,
+            controllers,
+            heartbeat_interval: defaults::heartbeat_interval(),
+            max_batch_size: defaults::max_batch_size(),
+            max_inflight_produce: defaults::max_inflight_produce(),
+            shards: 0,
+            flush_threads: defaults::flush_threads(),
+            log: LogConfig::default(),
+            replication: ReplicationConfig::default(),
+        }
+    }
+
+    /// Every problem of this section, one line each; empty if it can be used.
+    pub fn validate(&self) -> Vec<String> {
+        let mut problems = self.log.validate();
+        let mut check = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
+        let name = |text: &str| !text.is_empty() && text.len() <= MAX_NAME;
+        let address = |text: &str| {
+            name(text) && text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        };
+        check(name(self.zone.as_str()), "zone is empty or longer than 256 bytes");
+        check(address(&self.client_listen), "client-listen is not of the form host:port");
+        check(address(&self.peer_listen), "peer-listen is not of the form host:port");
+        check(
+            self.client_endpoint.as_deref().is_none_or(address),
+            "client-endpoint is not of the form host:port",
+        );
+        check(
+            self.peer_endpoint.as_deref().is_none_or(address),
+            "peer-endpoint is not of the form host:port",
+        );
+        check(!self.controllers.is_empty(), "controllers is empty: name every controller of the cluster");
+        check(
+            self.controllers.iter().all(|controller| address(&controller.endpoint)),
+            "an endpoint of controllers is not of the form host:port",
+        );
+        check(self.heartbeat_interval >= Duration::from_millis(10), "heartbeat-interval is below 10ms");
+        check(
+            (1 << 10..=16 << 20).contains(&self.max_batch_size.0),
+            "max-batch-size is not within 1KiB to 16MiB",
+        );
+        check(
+            self.max_inflight_produce.0 >= self.max_batch_size.0,
+            "max-inflight-produce is below max-batch-size",
+        );
+        check((1..=64).contains(&self.flush_threads), "flush-threads is not within 1 to 64");
+        check(self.shards <= 256, "shards is above 256");
+        let replication = &self.replication;
+        check(
+            (1 << 20..=1 << 30).contains(&replication.inflight_limit.0),
+            "replication.inflight-limit is not within 1MiB to 1GiB",
+        );
+        check(
+            replication.peer_queue.0 >= replication.inflight_limit.0,
+            "replication.peer-queue is below replication.inflight-limit",
+        );
+        problems
+    }
+
+    pub(crate) fn client_endpoint(&self) -> &str {
+        self.client_endpoint.as_deref().unwrap_or(&self.client_listen)
+    }
+
+    pub(crate) fn peer_endpoint(&self) -> &str {
+        self.peer_endpoint.as_deref().unwrap_or(&self.peer_listen)
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if self.shards == 0 { (cores / 2).max(1) } else { self.shards }
+    }
+}

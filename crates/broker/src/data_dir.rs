@@ -1,0 +1,298 @@
+//! The data folder: whose it is, that nobody else uses it, and how the last run ended.
+//!
+//! ```text
+//! <data-dir>/broker.json        cluster, broker id, dir id, format; written once
+//!            lock               held while a process uses the folder
+//!            run.json           boot id of the last run, and whether it ended in order
+//!            replica-state      journal of promises (state_store)
+//!            metadata-map       the last complete map (metadata)
+//!            partitions/<id>/   one folder per partition
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_core::{BrokerId, DirId, PartitionId};
+use holdfast_log::{Fs, RealFs, atomic_write};
+use serde::{Deserialize, Serialize};
+
+const FORMAT: u32 = 1;
+/// A process that was just killed may hold the lock for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a data folder cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The file system said no.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process runs on it.
+    #[error("data folder {} is in use by another process: stop that one first", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It belongs to somebody else.
+    #[error(
+        "data folder {} belongs to broker {found_id} of cluster {found_cluster:?}, not to broker {id} of cluster \
+         {cluster:?}: set data-dir to this broker's own folder, or to an empty one",
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its cluster.
+        found_cluster: String,
+        /// Its broker.
+        found_id: BrokerId,
+        /// The cluster configured.
+        cluster: String,
+        /// The broker configured.
+        id: BrokerId,
+    },
+    /// Written by a version that this one does not know.
+    #[error("{} has format {found}, this version reads format {FORMAT}: use the version that wrote it", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Not what was written there.
+    #[error("{} is damaged: {problem}; restore it from another copy of the folder, or start with an empty one", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Identity {
+    format: u32,
+    cluster: String,
+    broker: BrokerId,
+    dir: DirId,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct LastRun {
+    boot_id: String,
+    clean: bool,
+}
+
+/// A folder that is ours as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    dir: DirId,
+    /// How the run before ended.
+    clean: bool,
+    same_boot: bool,
+    fs: Arc<dyn Fs>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks the folder, makes it if it is not there, and checks whose it is.
+    pub(crate) fn open(path: &Path, cluster: &str, id: BrokerId) -> Result<DataDir, DataDirError> {
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        fs::create_dir_all(path).map_err(io_error("creating", path))?;
+        let lock = lock(path)?;
+        let identity = identity(&*fs, path, cluster, id)?;
+        fs::create_dir_all(path.join("partitions")).map_err(io_error("creating", path))?;
+        let last: LastRun = read_json(&path.join("run.json"))?.unwrap_or_default();
+        let boot_id = boot_id();
+        let opened = DataDir {
+            path: path.to_owned(),
+            dir: identity.dir,
+            clean: last.clean,
+            same_boot: last.boot_id == boot_id,
+            fs,
+            _lock: lock,
+        };
+        // From here on a crash is a crash: the mark goes, durably, before anything is written.
+        opened.write_run(&LastRun { boot_id, clean: false })?;
+        Ok(opened)
+    }
+
+    pub(crate) fn dir_id(&self) -> DirId {
+        self.dir
+    }
+
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
+        Arc::clone(&self.fs)
+    }
+
+    /// Whether the run before ended in order.
+    pub(crate) fn was_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// R34: whether what was written and not flushed may be gone.
+    pub(crate) fn tail_lost(&self) -> bool {
+        !self.clean && !self.same_boot
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn partition(&self, id: PartitionId) -> PathBuf {
+        self.path.join("partitions").join(id.to_string())
+    }
+
+    /// Partitions that have a folder.
+    pub(crate) fn partitions(&self) -> Result<Vec<PartitionId>, DataDirError> {
+        let dir = self.path.join("partitions");
+        let names = self.fs.list(&dir).map_err(io_error("listing", &dir))?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
+    /// Removes a partition's folder for good.
+    pub(crate) fn delete_partition(&self, id: PartitionId) -> Result<(), DataDirError> {
+        let path = self.partition(id);
+        match self.fs.remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("deleting", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a damaged partition aside, for a human to look at.
+    pub(crate) fn quarantine_partition(&self, id: PartitionId) -> Result<PathBuf, DataDirError> {
+        let path = self.partition(id);
+        for number in 1..u32::MAX {
+            let aside = self.path.join("partitions").join(format!("{id}.quarantine-{number}"));
+            if !aside.exists() {
+                self.fs.rename(&path, &aside).map_err(io_error("putting aside", &path))?;
+                let parent = self.path.join("partitions");
+                self.fs.sync_dir(&parent).map_err(io_error("syncing", &parent))?;
+                return Ok(aside);
+            }
+        }
+        Ok(path)
+    }
+
+    /// The run ends in order: everything is flushed.
+    pub(crate) fn mark_clean(&self) -> Result<(), DataDirError> {
+        self.write_run(&LastRun { boot_id: boot_id(), clean: true })
+    }
+
+    fn write_run(&self, run: &LastRun) -> Result<(), DataDirError> {
+        write_json(&*self.fs, &self.path.join("run.json"), run)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let path_of_lock = path.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path_of_lock)
+        .map_err(io_error("opening", &path_of_lock))?;
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                // The kernel offers no lock with a time limit.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(io_error("locking", &path_of_lock)(source)),
+        }
+    }
+}
+
+fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Identity, DataDirError> {
+    let file = path.join("broker.json");
+    let Some(found) = read_json::<Identity>(&file)? else {
+        let made = Identity {
+            format: FORMAT,
+            cluster: cluster.to_owned(),
+            broker: id,
+            dir: DirId(rand::random_range(1..=u64::MAX)),
+        };
+        write_json(fs, &file, &made)?;
+        return Ok(made);
+    };
+    if found.format != FORMAT {
+        return Err(DataDirError::Format { path: file, found: found.format });
+    }
+    if found.cluster != cluster || found.broker != id {
+        return Err(DataDirError::Foreign {
+            path: path.to_owned(),
+            found_cluster: found.cluster,
+            found_id: found.broker,
+            cluster: cluster.to_owned(),
+            id,
+        });
+    }
+    Ok(found)
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, DataDirError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| DataDirError::Damaged { path: path.to_owned(), problem: error.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("reading", path)(error)),
+    }
+}
+
+fn write_json(fs: &dyn Fs, path: &Path, value: &impl Serialize) -> Result<(), DataDirError> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| DataDirError::Damaged { path: path.to_owned(), problem: error.to_string() })?;
+    atomic_write(fs, path, &bytes).map_err(io_error("writing", path))
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_owned();
+    move |source| DataDirError::Io { doing, path, source }
+}
+
+/// Changes with every boot of the machine. Where the kernel does not tell, every run counts as another boot.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| format!("unknown-{:016x}", rand::random::<u64>()), |id| id.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_identity_and_refuses_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        let dir = first.dir_id();
+        first.mark_clean().unwrap();
+        drop(first);
+        let again = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        assert_eq!((again.dir_id(), again.was_clean()), (dir, true));
+        drop(again);
+        let killed = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        assert!(!killed.was_clean() && !killed.tail_lost(), "the same boot loses nothing that was written");
+        drop(killed);
+        for (cluster, id) in [("two", 1), ("one", 2)] {
+            let error = DataDir::open(folder.path(), cluster, BrokerId(id)).unwrap_err();
+            assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Heartbeats to every controller, leader or not, so that a new leader already knows who lives.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use holdfast_core::metadata::BrokerRegistration;
+use holdfast_core::{ControllerId, ErrorCode};
+use holdfast_proto::ApiError;
+use holdfast_proto::convert::metadata::report_to_wire;
+use holdfast_proto::internal::v1::{HeartbeatRequest, HeartbeatResponse};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::controllers::{Controller, ControllerView};
+use crate::reports::Reports;
+
+/// Pause before a broken stream is opened again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every heartbeat says.
+#[derive(Clone)]
+pub(crate) struct HeartbeatContext {
+    pub(crate) cluster: String,
+    pub(crate) registration: BrokerRegistration,
+    pub(crate) interval: Duration,
+    pub(crate) reports: Reports,
+    /// Set where a controller refuses this broker for good: the process has to end.
+    pub(crate) fatal: watch::Sender<Option<String>>,
+}
+
+/// Keeps the stream to one controller open for ever; ends with the runtime.
+pub(crate) async fn run(context: HeartbeatContext, controller: Arc<Controller>) {
+    loop {
+        if let Err(status) = exchange(&context, &controller).await {
+            let error = ApiError::from_status(&status);
+            if error.code == ErrorCode::WrongCluster {
+                refuse(&context, &controller, &error.message);
+            }
+            tracing::debug!(controller = %controller.config.id, %error, "heartbeat stream ended");
+        }
+        controller.set_view(ControllerView { answered: None, ..controller.view() });
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn exchange(context: &HeartbeatContext, controller: &Controller) -> Result<(), tonic::Status> {
+    let response = controller.client().heartbeat(heartbeats(context.clone())).await?;
+    let mut answers = response.into_inner();
+    while let Some(answer) = answers.message().await? {
+        take_note(context, controller, &answer);
+    }
+    Ok(())
+}
+
+fn take_note(context: &HeartbeatContext, controller: &Controller, answer: &HeartbeatResponse) {
+    controller.set_view(ControllerView {
+        answered: Some(Instant::now()),
+        term: answer.term,
+        leader: (answer.leader_id != 0).then_some(ControllerId(answer.leader_id)),
+    });
+    if !answer.refusal.is_empty() {
+        refuse(context, controller, &answer.refusal);
+    }
+}
+
+fn refuse(context: &HeartbeatContext, controller: &Controller, refusal: &str) {
+    let problem = format!(
+        "controller {} at {} refuses this broker: {refusal}",
+        controller.config.id, controller.config.endpoint
+    );
+    context.fatal.send_replace(Some(problem));
+}
+
+/// Ticks as long as the stream is read; each heartbeat carries what was reported since the one before.
+fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest> + Send + 'static {
+    let mut ticks = tokio::time::interval(context.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    futures::stream::unfold((context, ticks, 0), |(context, mut ticks, seen)| async move {
+        ticks.tick().await;
+        let (reports, seen) = context.reports.since(seen);
+        let registration = &context.registration;
+        let request = HeartbeatRequest {
+            cluster: context.cluster.clone(),
+            broker_id: registration.id.0,
+            zone: registration.zone.as_str().to_owned(),
+            dir: registration.dir.0,
+            incarnation: registration.incarnation.0,
+            client_endpoint: registration.client_endpoint.clone(),
+            peer_endpoint: registration.peer_endpoint.clone(),
+            reports: reports.iter().map(|(report, complete)| report_to_wire(report, *complete)).collect(),
+        };
+        Some((request, (context, ticks, seen)))
+    })
+}

@@ -1,0 +1,33 @@
+//! The broker: stores partition replicas and serves them.
+//!
+//! ```text
+//!  clients ──► service/{produce,fetch,topic,cluster} ──┐                       ┌──► flusher (fdatasync)
+//!                                                      ├─► partition/shard ────┼──► state_store (promises)
+//!  brokers ──► service/replicate ──────────────────────┘    one thread, many   ├──► peers (streams to brokers)
+//!  controllers ──► metadata (map), heartbeat (liveness) ──► partitions' rules   └──► readers (by handle)
+//! ```
+//! The rules are `holdfast_core::replication`; this crate performs their actions and decides nothing. Control work
+//! (heartbeats, metadata) and data work (produce, fetch, replication) run on separate tokio runtimes; files are written
+//! on threads of their own.
+//!
+//! Invariants: a broker keeps no state about consumers. Every queue is bounded, by capacity or by the number of
+//! partitions. What a killed process leaves behind is what the runtime's end leaves behind: nothing is flushed in a
+//! destructor.
+
+mod clock;
+mod config;
+mod controllers;
+mod data_dir;
+mod flusher;
+mod heartbeat;
+mod metadata;
+mod partition;
+mod peers;
+mod reports;
+mod server;
+mod service;
+mod state_store;
+
+pub use config::{BrokerConfig, ControllerEndpoint, ReplicationConfig};
+pub use data_dir::DataDirError;
+pub use server::{Broker, BrokerError, Listeners};

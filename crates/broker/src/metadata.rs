@@ -1,0 +1,241 @@
+//! The map that this broker routes by: from any controller, complete or refused, kept on disk for a start without
+//! controllers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::metadata::{ClusterMap, MapError, Update};
+use holdfast_core::replication::Assignment;
+use holdfast_core::{PartitionId, ReplicaId, TopicId};
+use holdfast_log::atomic_write;
+use holdfast_proto::convert::ConvertError;
+use holdfast_proto::convert::metadata::update_from_wire;
+use holdfast_proto::internal::v1::WatchControllerMetadataRequest;
+use tokio::sync::watch;
+
+use crate::controllers::Controller;
+use crate::data_dir::DataDir;
+use crate::partition::{Command, Partitions, ShardSenders};
+use crate::state_store::StateStore;
+
+/// First byte of the saved map.
+const FORMAT: u8 = 1;
+/// Pause before a broken watch stream is opened again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why an update from a controller was not taken; its stream is opened anew, which begins with a snapshot.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error("the stream broke")]
+    Broken(#[from] tonic::Status),
+    #[error("an update makes no sense")]
+    Convert(#[from] ConvertError),
+    #[error("an update was refused")]
+    Refused(#[from] MapError),
+}
+
+/// The map, for those who read it and for those who bring updates.
+#[derive(Debug, Clone)]
+pub(crate) struct MapHolder {
+    map: watch::Sender<Arc<ClusterMap>>,
+}
+
+impl MapHolder {
+    /// Begins with the map that the last run saved, if it can be read.
+    pub(crate) fn load(dir: &DataDir) -> MapHolder {
+        let map = match std::fs::read(dir.file("metadata-map")) {
+            Ok(bytes) => decode(&bytes).unwrap_or_else(|problem| {
+                tracing::error!(problem, "saved metadata map is damaged: waiting for a controller instead");
+                ClusterMap::default()
+            }),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::error!(%error, "saved metadata map cannot be read: waiting for a controller instead");
+                }
+                ClusterMap::default()
+            }
+        };
+        MapHolder { map: watch::Sender::new(Arc::new(map)) }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.map.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Arc<ClusterMap> {
+        self.map.borrow().clone()
+    }
+
+    /// META-4: complete or refused.
+    fn adopt(&self, update: &Update) -> Result<(), MapError> {
+        let mut refused = None;
+        self.map.send_if_modified(|current| {
+            let mut next = ClusterMap::clone(current);
+            match next.adopt(update) {
+                Ok(true) => {
+                    *current = Arc::new(next);
+                    true
+                }
+                Ok(false) => false,
+                Err(error) => {
+                    refused = Some(error);
+                    false
+                }
+            }
+        });
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// Takes updates from one controller for ever; ends with the runtime.
+pub(crate) async fn watch_controller(cluster: String, controller: Arc<Controller>, holder: MapHolder) {
+    loop {
+        match watch_once(&cluster, &controller, &holder).await {
+            Ok(()) => {}
+            Err(error @ (WatchError::Refused(_) | WatchError::Convert(_))) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(controller = %controller.config.id, error, "metadata update refused: asking for a snapshot");
+            }
+            Err(WatchError::Broken(status)) => {
+                tracing::debug!(controller = %controller.config.id, %status, "metadata stream ended");
+            }
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn watch_once(cluster: &str, controller: &Controller, holder: &MapHolder) -> Result<(), WatchError> {
+    let request = WatchControllerMetadataRequest { cluster: cluster.to_owned() };
+    let mut updates = controller.client().watch_metadata(request).await?.into_inner();
+    while let Some(update) = updates.message().await? {
+        holder.adopt(&update_from_wire(update)?)?;
+    }
+    Ok(())
+}
+
+/// Writes every map to disk, the latest where they come faster; ends with the runtime.
+pub(crate) async fn save(dir: Arc<DataDir>, mut maps: watch::Receiver<Arc<ClusterMap>>) {
+    while maps.changed().await.is_ok() {
+        let map = Arc::clone(&maps.borrow_and_update());
+        let dir = Arc::clone(&dir);
+        let saved = tokio::task::spawn_blocking(move || {
+            atomic_write(&*dir.fs(), &dir.file("metadata-map"), &encode(&map))
+        });
+        if let Ok(Err(error)) = saved.await {
+            tracing::error!(%error, "saving the metadata map failed: a start without controllers would use an older one");
+        }
+    }
+}
+
+/// Tells the shards what the register wants of this broker; ends with the runtime.
+pub(crate) async fn assign(
+    me: ReplicaId,
+    mut maps: watch::Receiver<Arc<ClusterMap>>,
+    shards: ShardSenders,
+    dir: Arc<DataDir>,
+    partitions: Partitions,
+    states: StateStore,
+) {
+    let mut told: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    let mut deleted: BTreeSet<TopicId> = BTreeSet::new();
+    loop {
+        let map = Arc::clone(&maps.borrow_and_update());
+        for partition in map.partitions().filter(|partition| partition.register.names(me)) {
+            let Some(topic) = map.topic(partition.id.topic) else { continue };
+            if told.get(&partition.id) == Some(&partition.version) {
+                continue;
+            }
+            told.insert(partition.id, partition.version);
+            let command = Command::Assign {
+                partition: partition.id,
+                durability: topic.spec.durability,
+                assignment: Assignment::from(&partition.register),
+            };
+            if shards.of(partition.id).send(command).await.is_err() {
+                return;
+            }
+        }
+        for topic in map.topics().filter(|topic| topic.deleted) {
+            if deleted.insert(topic.id) {
+                delete(topic.id, &shards, &dir, &partitions, &states).await;
+            }
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Data goes only on an explicit mark in the map, never because something is missing from it.
+async fn delete(
+    topic: TopicId,
+    shards: &ShardSenders,
+    dir: &Arc<DataDir>,
+    partitions: &Partitions,
+    states: &StateStore,
+) {
+    for shard in shards.all() {
+        // An error says that the broker is ending.
+        let _ = shard.send(Command::DeleteTopic(topic)).await;
+    }
+    // What the shards never opened: the topic was deleted while this broker was away.
+    let (dir, partitions, states) = (Arc::clone(dir), partitions.clone(), states.clone());
+    let deleted = tokio::task::spawn_blocking(move || -> Result<(), crate::DataDirError> {
+        for partition in dir.partitions()? {
+            if partition.topic == topic && partitions.get(partition).is_none() {
+                dir.delete_partition(partition)?;
+                states.remove(partition);
+            }
+        }
+        Ok(())
+    });
+    if let Ok(Err(error)) = deleted.await {
+        tracing::error!(%topic, error = &error as &dyn std::error::Error, "deleting a topic's folders failed");
+    }
+}
+
+fn encode(map: &ClusterMap) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(postcard::to_stdvec(&map.snapshot()).expect("plain data always has an encoding"));
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<ClusterMap, String> {
+    let (&format, body) = bytes.split_first().ok_or("empty file")?;
+    if format != FORMAT {
+        return Err(format!("format {format} is not known"));
+    }
+    let snapshot: Update = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+    let mut map = ClusterMap::default();
+    map.adopt(&snapshot).map_err(|error| error.to_string())?;
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::metadata::{BrokerRegistration, Command as MetadataCommand, Metadata};
+    use holdfast_core::{BrokerId, DirId, Incarnation, ZoneId};
+
+    use super::*;
+
+    #[test]
+    fn a_saved_map_reads_back_and_a_damaged_one_is_refused() {
+        let mut metadata = Metadata::default();
+        let registration = BrokerRegistration {
+            id: BrokerId(1),
+            zone: ZoneId::new("a"),
+            dir: DirId(7),
+            incarnation: Incarnation(8),
+            client_endpoint: "a:1".to_owned(),
+            peer_endpoint: "a:2".to_owned(),
+        };
+        metadata.apply(1, &MetadataCommand::RegisterBroker(registration)).0.unwrap();
+        let bytes = encode(metadata.map());
+        assert_eq!(&decode(&bytes).unwrap(), metadata.map());
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "accepted {cut} of {} bytes", bytes.len());
+        }
+    }
+}

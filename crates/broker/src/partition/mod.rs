@@ -1,0 +1,78 @@
+//! Partition replicas: the loop that feeds the rules, and what other parts of the broker see of them.
+//!
+//! ```text
+//!  services, peers, flusher, state store ── Command (bounded) ──► shard ──► driver ──► Replica (rules)
+//!                                                                 thread     │  │
+//!                     readers ◄── PartitionHandle (status, LogReader) ◄──────┘  └──► log, flusher, peers, replies
+//! ```
+
+mod driver;
+mod open;
+mod registry;
+mod shard;
+
+use std::sync::Arc;
+
+use holdfast_core::metadata::Durability;
+use holdfast_core::record_batch::RecordBatch;
+use holdfast_core::replication::{Acknowledged, Assignment, Event, ProduceError};
+use holdfast_core::{BrokerId, PartitionId, TopicId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::flusher::Flushed;
+
+pub(crate) use registry::{PartitionHandle, Partitions};
+pub(crate) use shard::{Shard, ShardContext};
+
+/// Commands that may wait for a shard.
+const SHARD_QUEUE: usize = 4096;
+
+pub(crate) type ShardSender = mpsc::Sender<Command>;
+pub(crate) type ProduceReply = oneshot::Sender<Result<Acknowledged, ProduceError>>;
+
+/// What a shard is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Something happened to a partition; ignored where the partition is not here (R46).
+    Event(PartitionId, Event),
+    /// A client's batch.
+    Produce { partition: PartitionId, batch: RecordBatch, reply: ProduceReply },
+    /// A flush ended.
+    Flushed(PartitionId, Box<Flushed>),
+    /// The register names this broker; the replica is created where it is not there yet.
+    Assign { partition: PartitionId, durability: Durability, assignment: Assignment },
+    /// The topic is deleted: its replicas and their data go.
+    DeleteTopic(TopicId),
+    /// The stream to a broker was opened.
+    PeerConnected(BrokerId),
+    /// End in order: flush everything, note watermarks, answer, stop.
+    Close(oneshot::Sender<()>),
+}
+
+/// A queue to a shard, and the end that the shard reads.
+pub(crate) fn shard_queue() -> (ShardSender, mpsc::Receiver<Command>) {
+    mpsc::channel(SHARD_QUEUE)
+}
+
+/// Senders of all shards; a partition always belongs to the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardSenders {
+    senders: Arc<[ShardSender]>,
+}
+
+impl ShardSenders {
+    pub(crate) fn new(senders: Vec<ShardSender>) -> ShardSenders {
+        ShardSenders { senders: senders.into() }
+    }
+
+    /// The shard of a partition.
+    pub(crate) fn of(&self, partition: PartitionId) -> &ShardSender {
+        // Topic ids are random, so neighbouring partitions of one topic are what has to be spread.
+        let number = (partition.topic.0 as usize).wrapping_add(partition.index as usize);
+        &self.senders[number % self.senders.len()]
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ShardSender> {
+        self.senders.iter()
+    }
+}

@@ -1,0 +1,284 @@
+//! A shard: one thread that runs the rules of many partitions and writes their logs.
+//!
+//! It ends without ceremony when its token is cancelled, as the end of a process would; `Command::Close` ends it in
+//! order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use holdfast_core::metadata::Durability;
+use holdfast_core::replication::{Assignment, Event, ProduceError, Replica, ReplicaConfig};
+use holdfast_core::{Incarnation, PartitionId, ReplicaId, Timestamp, TopicId};
+use holdfast_log::LogConfig;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::driver::Driver;
+use super::{Command, Partitions, ShardSender, open};
+use crate::clock::Clock;
+use crate::data_dir::DataDir;
+use crate::flusher::Flusher;
+use crate::peers::Peers;
+use crate::reports::Reports;
+use crate::state_store::{StateStore, StoredReplica};
+
+/// Commands taken at once.
+const BATCH: usize = 256;
+/// How often watermarks are noted.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a shard works with.
+pub(crate) struct ShardContext {
+    pub(crate) clock: Clock,
+    pub(crate) dir: Arc<DataDir>,
+    pub(crate) me: ReplicaId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) log: LogConfig,
+    pub(crate) replica: ReplicaConfig,
+    pub(crate) states: StateStore,
+    pub(crate) flusher: Flusher,
+    pub(crate) peers: Peers,
+    pub(crate) reports: Reports,
+    pub(crate) partitions: Partitions,
+    /// Runs reads that may wait for the disk.
+    pub(crate) blocking: Handle,
+    /// Where answers to this shard go.
+    pub(crate) own: ShardSender,
+    pub(crate) killed: CancellationToken,
+}
+
+/// The partitions of one thread.
+pub(crate) struct Shard {
+    context: ShardContext,
+    drivers: BTreeMap<PartitionId, Driver>,
+    /// Deadlines of the drivers, earliest first.
+    deadlines: BTreeSet<(Timestamp, PartitionId)>,
+    deadline_of: BTreeMap<PartitionId, Timestamp>,
+    stored: BTreeMap<PartitionId, StoredReplica>,
+    checkpoint_at: Instant,
+}
+
+impl Shard {
+    /// Starts the thread. `stored` is what the state store holds of this shard's partitions.
+    pub(crate) fn start(
+        number: usize,
+        context: ShardContext,
+        stored: BTreeMap<PartitionId, StoredReplica>,
+        commands: mpsc::Receiver<Command>,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+            runtime.block_on(async move {
+                let shard = Shard {
+                    context,
+                    drivers: BTreeMap::new(),
+                    deadlines: BTreeSet::new(),
+                    deadline_of: BTreeMap::new(),
+                    stored,
+                    checkpoint_at: Instant::now() + CHECKPOINT_INTERVAL,
+                };
+                shard.run(commands).await;
+            });
+        })?;
+        Ok(())
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let killed = self.context.killed.clone();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = killed.cancelled() => {
+                    self.context.flusher.close();
+                    self.context.states.close();
+                    return;
+                }
+                count = commands.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let mut touched = BTreeSet::new();
+            for command in batch.drain(..) {
+                if let Command::Close(done) = command {
+                    self.close(done);
+                    return;
+                }
+                self.take(command, &mut touched);
+            }
+            self.fire_timers(&mut touched);
+            for partition in touched {
+                self.perform(partition);
+            }
+            self.checkpoint_if_due();
+        }
+    }
+
+    fn take(&mut self, command: Command, touched: &mut BTreeSet<PartitionId>) {
+        let now = self.context.clock.now();
+        match command {
+            Command::Event(partition, event) => {
+                if let Some(driver) = self.drivers.get_mut(&partition) {
+                    driver.handle(now, event);
+                    touched.insert(partition);
+                }
+            }
+            Command::Produce { partition, batch, reply } => match self.drivers.get_mut(&partition) {
+                Some(driver) => {
+                    driver.produce(now, batch, reply);
+                    touched.insert(partition);
+                }
+                // An error says that the caller went away.
+                None => _ = reply.send(Err(ProduceError::NotLeader { leader: None })),
+            },
+            Command::Flushed(partition, flushed) => {
+                if let Some(driver) = self.drivers.get_mut(&partition) {
+                    driver.flushed(now, &flushed);
+                    touched.insert(partition);
+                }
+            }
+            Command::Assign { partition, durability, assignment } => {
+                self.assign(now, partition, durability, assignment);
+                touched.insert(partition);
+            }
+            Command::DeleteTopic(topic) => self.delete_topic(topic),
+            Command::PeerConnected(broker) => {
+                for (&partition, driver) in &mut self.drivers {
+                    driver.handle(now, Event::PeerConnected { broker });
+                    touched.insert(partition);
+                }
+            }
+            Command::Close(_) => {} // taken by `run`
+        }
+    }
+
+    /// R46: a replica is created only when the register names it.
+    fn assign(
+        &mut self,
+        now: Timestamp,
+        partition: PartitionId,
+        durability: Durability,
+        assignment: Assignment,
+    ) {
+        if !self.drivers.contains_key(&partition) {
+            match self.open(now, partition, durability, &assignment) {
+                Ok(driver) => {
+                    self.context.partitions.insert(partition, driver.handle_for_readers());
+                    self.drivers.insert(partition, driver);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        %partition, error = &error as &dyn std::error::Error,
+                        "replica cannot be opened and stays out of service: mend its folder and restart the broker"
+                    );
+                    return;
+                }
+            }
+        }
+        if let Some(driver) = self.drivers.get_mut(&partition) {
+            driver.handle(now, Event::Assign(assignment));
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Timestamp,
+        partition: PartitionId,
+        durability: Durability,
+        assignment: &Assignment,
+    ) -> Result<Driver, open::OpenError> {
+        let ShardContext { dir, log, me, incarnation, replica, .. } = &self.context;
+        let stored = self.stored.remove(&partition);
+        let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored.as_ref(), assignment)?;
+        let config = ReplicaConfig { durability, ..replica.clone() };
+        Ok(Driver::new(partition, Replica::new(now, config, loaded), log))
+    }
+
+    fn delete_topic(&mut self, topic: TopicId) {
+        let first = PartitionId { topic, index: 0 };
+        let last = PartitionId { topic, index: u32::MAX };
+        let open: Vec<PartitionId> = self.drivers.range(first..=last).map(|(&id, _)| id).collect();
+        for partition in open {
+            self.drivers.remove(&partition);
+            self.forget_deadline(partition);
+            self.context.partitions.remove(partition);
+            self.context.states.remove(partition);
+            if let Err(error) = self.context.dir.delete_partition(partition) {
+                tracing::error!(%partition, error = &error as &dyn std::error::Error, "deleting a partition failed");
+            }
+        }
+    }
+
+    fn perform(&mut self, partition: PartitionId) {
+        let Some(driver) = self.drivers.get_mut(&partition) else { return };
+        driver.perform(&self.context);
+        let deadline = driver.next_deadline();
+        if self.deadline_of.get(&partition).copied() == deadline {
+            return;
+        }
+        self.forget_deadline(partition);
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, partition));
+            self.deadline_of.insert(partition, deadline);
+        }
+    }
+
+    fn forget_deadline(&mut self, partition: PartitionId) {
+        if let Some(deadline) = self.deadline_of.remove(&partition) {
+            self.deadlines.remove(&(deadline, partition));
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let deadline =
+            self.deadlines.first().map(|&(at, _)| Instant::from_std(self.context.clock.instant(at)));
+        deadline.map_or(self.checkpoint_at, |deadline| deadline.min(self.checkpoint_at))
+    }
+
+    fn fire_timers(&mut self, touched: &mut BTreeSet<PartitionId>) {
+        let now = self.context.clock.now();
+        while let Some(&(at, partition)) = self.deadlines.first() {
+            if at > now {
+                return;
+            }
+            self.forget_deadline(partition);
+            if let Some(driver) = self.drivers.get_mut(&partition) {
+                driver.handle(now, Event::Timer);
+                touched.insert(partition);
+            }
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        if Instant::now() >= self.checkpoint_at {
+            self.checkpoint_at = Instant::now() + CHECKPOINT_INTERVAL;
+            self.checkpoint();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        for (&partition, driver) in &mut self.drivers {
+            if let Some(checkpoint) = driver.checkpoint() {
+                self.context.states.checkpoint(partition, checkpoint);
+            }
+        }
+    }
+
+    /// Everything that was written is flushed; the answer says that it was. Without it the next start takes the end
+    /// for a crash, which is always right.
+    fn close(&mut self, done: oneshot::Sender<()>) {
+        // Every one, also after one that failed.
+        let failed =
+            self.drivers.values_mut().filter_map(|driver| (!driver.flush_for_close()).then_some(())).count();
+        self.checkpoint();
+        if failed == 0 {
+            // An error says that nobody waits any more.
+            let _ = done.send(());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Streams to other brokers: one each, all partitions on it, opened again whenever it breaks.
+//!
+//! What does not fit the queue, or is sent while there is no stream, is dropped: the rules repeat what matters, and
+//! `PeerConnected` tells them when. So a slow or dead broker costs a bounded amount of memory and holds up nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::Stream;
+use holdfast_core::metadata::ClusterMap;
+use holdfast_core::replication::{Envelope, Message};
+use holdfast_core::{BrokerId, Incarnation, PartitionId};
+use holdfast_proto::convert::replication::envelope_to_wire;
+use holdfast_proto::internal::v1::replication_service_client::ReplicationServiceClient;
+use holdfast_proto::internal::v1::{PeerFrame, PeerHello};
+use holdfast_proto::transport::{Link, MAX_PEER_MESSAGE, Tls, connect_lazy};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use crate::partition::{Command, ShardSenders};
+
+/// A frame is closed at this size; a single larger message has one to itself.
+const FRAME_SIZE: usize = 1 << 20;
+/// Pauses between attempts to reach a broker, with jitter: short, because failover waits for them.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Memory of a message besides its batches.
+const MESSAGE_OVERHEAD: usize = 128;
+
+/// What every stream needs.
+pub(crate) struct PeerContext {
+    pub(crate) cluster: String,
+    pub(crate) me: BrokerId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) map: watch::Receiver<Arc<ClusterMap>>,
+    pub(crate) shards: ShardSenders,
+    pub(crate) queue_bytes: usize,
+    /// Where the streams run.
+    pub(crate) runtime: Handle,
+}
+
+/// Sends messages to other brokers.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    context: Arc<PeerContext>,
+    queues: Arc<Mutex<BTreeMap<BrokerId, Arc<PeerQueue>>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(context: PeerContext) -> Peers {
+        Peers { context: Arc::new(context), queues: Arc::default() }
+    }
+
+    /// Queues a message; the stream to its broker is opened when the first one comes.
+    pub(crate) fn send(&self, partition: PartitionId, envelope: Envelope) {
+        self.queue(envelope.to.broker).push(partition, envelope, self.context.queue_bytes);
+    }
+
+    fn queue(&self, broker: BrokerId) -> Arc<PeerQueue> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(broker).or_insert_with(|| {
+            let queue = Arc::new(PeerQueue::default());
+            self.context.runtime.spawn(run(Arc::clone(&self.context), broker, Arc::clone(&queue)));
+            queue
+        });
+        Arc::clone(queue)
+    }
+}
+
+/// Messages for one broker.
+#[derive(Default)]
+struct PeerQueue {
+    state: Mutex<QueueState>,
+    ready: Notify,
+}
+
+#[derive(Default)]
+struct QueueState {
+    messages: VecDeque<(usize, PartitionId, Envelope)>,
+    bytes: usize,
+    /// Only an open stream collects messages.
+    open: bool,
+    dropped: u64,
+}
+
+impl PeerQueue {
+    fn push(&self, partition: PartitionId, envelope: Envelope, limit: usize) {
+        let size = size_of(&envelope);
+        let mut state = lock(&self.state);
+        if !state.open {
+            return;
+        }
+        if state.bytes + size > limit {
+            state.dropped += 1;
+            return;
+        }
+        state.bytes += size;
+        state.messages.push_back((size, partition, envelope));
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Drops what an earlier stream left, and collects from now on or not at all.
+    fn reset(&self, open: bool) -> u64 {
+        let mut state = lock(&self.state);
+        let dropped = state.dropped;
+        *state = QueueState { open, ..QueueState::default() };
+        dropped
+    }
+
+    /// Waits for messages and takes one frame full.
+    async fn next_frame(&self) -> PeerFrame {
+        loop {
+            let ready = self.ready.notified();
+            let taken = self.take();
+            if !taken.is_empty() {
+                let messages = taken.into_iter();
+                let messages = messages.map(|(partition, envelope)| envelope_to_wire(partition, envelope));
+                return PeerFrame { hello: None, messages: messages.collect() };
+            }
+            ready.await;
+        }
+    }
+
+    fn take(&self) -> Vec<(PartitionId, Envelope)> {
+        let mut state = lock(&self.state);
+        let (mut taken, mut size) = (Vec::new(), 0);
+        while let Some(&(next, ..)) = state.messages.front() {
+            if size > 0 && size + next > FRAME_SIZE {
+                break;
+            }
+            size += next;
+            if let Some((_, partition, envelope)) = state.messages.pop_front() {
+                taken.push((partition, envelope));
+            }
+        }
+        state.bytes -= size;
+        taken
+    }
+}
+
+fn size_of(envelope: &Envelope) -> usize {
+    let batches = match &envelope.message {
+        Message::Data { batches, .. } => batches.iter().map(|batch| batch.bytes().len()).sum(),
+        _ => 0,
+    };
+    batches + MESSAGE_OVERHEAD
+}
+
+/// Keeps a stream to `broker` open for ever; ends with the runtime.
+async fn run(context: Arc<PeerContext>, broker: BrokerId, queue: Arc<PeerQueue>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let reached = exchange(&context, broker, &queue).await;
+        let dropped = queue.reset(false);
+        match reached {
+            Ok(()) => {
+                tracing::info!(%broker, dropped, "stream to broker ended");
+                pause = FIRST_PAUSE;
+            }
+            Err(problem) => tracing::debug!(%broker, problem, "broker cannot be reached"),
+        }
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One stream, from opening to its end. An error says that it was never open.
+async fn exchange(context: &PeerContext, broker: BrokerId, queue: &Arc<PeerQueue>) -> Result<(), String> {
+    let endpoint = context.map.borrow().broker(broker).map(|broker| broker.peer_endpoint.clone());
+    let endpoint = endpoint.ok_or("it is not in the metadata map")?;
+    let channel =
+        connect_lazy(&endpoint, Link::Peer, context.tls.as_ref()).map_err(|error| error.to_string())?;
+    let mut client = ReplicationServiceClient::new(channel)
+        .max_decoding_message_size(MAX_PEER_MESSAGE)
+        .max_encoding_message_size(MAX_PEER_MESSAGE);
+    queue.reset(true);
+    let hello = PeerHello {
+        cluster: context.cluster.clone(),
+        broker_id: context.me.0,
+        incarnation: context.incarnation.0,
+    };
+    let response = client.exchange(frames(hello, Arc::clone(queue))).await;
+    let mut answers = response.map_err(|status| status.message().to_owned())?.into_inner();
+    tracing::info!(%broker, endpoint, "stream to broker is open");
+    for shard in context.shards.all() {
+        // An error says that the broker is ending.
+        let _ = shard.send(Command::PeerConnected(broker)).await;
+    }
+    // Nothing is ever answered: this waits for the end.
+    while let Ok(Some(_)) = answers.message().await {}
+    Ok(())
+}
+
+fn frames(hello: PeerHello, queue: Arc<PeerQueue>) -> impl Stream<Item = PeerFrame> + Send + 'static {
+    futures::stream::unfold((Some(hello), queue), |(hello, queue)| async move {
+        let frame = match hello {
+            Some(hello) => PeerFrame { hello: Some(hello), messages: Vec::new() },
+            None => queue.next_frame().await,
+        };
+        Some((frame, (None, queue)))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,370 @@
+//! A broker process: what is started in which order, and how it ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holdfast_core::metadata::BrokerRegistration;
+use holdfast_core::replication::ReplicaConfig;
+use holdfast_core::{Incarnation, PartitionId, ReplicaId};
+use holdfast_proto::internal::v1::replication_service_server::ReplicationServiceServer;
+use holdfast_proto::transport::{
+    ChannelError, Link, Listener, MAX_CLIENT_MESSAGE, MAX_PEER_MESSAGE, Tls, TlsError, server,
+};
+use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
+use holdfast_proto::v1::fetch_service_server::FetchServiceServer;
+use holdfast_proto::v1::offset_service_server::OffsetServiceServer;
+use holdfast_proto::v1::produce_service_server::ProduceServiceServer;
+use holdfast_proto::v1::topic_service_server::TopicServiceServer;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
+
+use crate::clock::Clock;
+use crate::config::BrokerConfig;
+use crate::controllers::Controllers;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::flusher::Flusher;
+use crate::heartbeat::{self, HeartbeatContext};
+use crate::metadata::{self, MapHolder};
+use crate::partition::{Command, Partitions, Shard, ShardContext, ShardSenders, shard_queue};
+use crate::peers::{PeerContext, Peers};
+use crate::reports::Reports;
+use crate::service::{Channels, ClusterApi, FetchApi, ProduceApi, ReplicationApi, ServiceContext, TopicApi};
+use crate::state_store::{StateStore, StateStoreError, StoredReplica};
+
+/// How long calls under way may take to end in an orderly stop.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The configuration cannot be used.
+    #[error("broker configuration: {}", .0.join("; "))]
+    Config(Vec<String>),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The journal of promises cannot be used.
+    #[error(transparent)]
+    StateStore(#[from] StateStoreError),
+    /// An address cannot be dialled.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A thread could not be started.
+    #[error("starting a thread")]
+    Thread(#[from] io::Error),
+    /// gRPC reflection could not be set up.
+    #[error("setting up gRPC reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The ports of a broker, bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub client: Listener,
+    /// For other brokers.
+    pub peer: Listener,
+}
+
+/// A running broker. Dropping the runtimes that it was started on ends it as a kill would.
+#[derive(Debug)]
+pub struct Broker {
+    shards: ShardSenders,
+    flusher: Flusher,
+    states: StateStore,
+    state_writer: JoinHandle<()>,
+    dir: Arc<DataDir>,
+    health: HealthReporter,
+    fatal: watch::Receiver<Option<String>>,
+    serving: CancellationToken,
+    killed: CancellationToken,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Broker {
+    /// Starts a broker: heartbeats and metadata on the runtime of the caller, records on `data`.
+    ///
+    /// # Errors
+    /// Says which setting, file or address cannot be used.
+    pub async fn start(
+        cluster: String,
+        config: BrokerConfig,
+        tls: Option<Tls>,
+        listeners: Listeners,
+        data: &Handle,
+    ) -> Result<Broker, BrokerError> {
+        let problems = config.validate();
+        if !problems.is_empty() {
+            return Err(BrokerError::Config(problems));
+        }
+        let dir = Arc::new(DataDir::open(&config.data_dir, &cluster, config.id)?);
+        let (fatal, fatal_receiver) = watch::channel(None);
+        let journal_failed = fatal.clone();
+        let opened = StateStore::open(&dir, move |error| {
+            let problem = format!("promises cannot be kept any more: {error}");
+            journal_failed.send_replace(Some(problem));
+        })?;
+        let controllers = Controllers::new(&config.controllers, tls.as_ref())?;
+        let flusher = Flusher::start(&dir, config.flush_threads)?;
+        let map = MapHolder::load(&dir);
+        let (senders, queues): (Vec<_>, Vec<_>) = (0..config.shard_count()).map(|_| shard_queue()).unzip();
+        let parts = Parts {
+            me: ReplicaId { broker: config.id, dir: dir.dir_id() },
+            incarnation: Incarnation(rand::random_range(1..=u64::MAX)),
+            clock: Clock::new(),
+            killed: CancellationToken::new(),
+            shards: ShardSenders::new(senders),
+            reports: Reports::default(),
+            partitions: Partitions::default(),
+            data: data.clone(),
+            cluster,
+            config,
+            tls,
+            dir,
+            states: opened.store,
+            flusher,
+            map,
+            controllers,
+        };
+        parts.end_with_runtimes();
+        parts.start_shards(queues, opened.stored)?;
+        parts.start_control(fatal);
+        let serving = CancellationToken::new();
+        let (servers, health) = parts.start_servers(listeners, &serving).await?;
+        let Parts { shards, flusher, states, dir, killed, .. } = parts;
+        let (fatal, state_writer) = (fatal_receiver, opened.thread);
+        Ok(Broker { shards, flusher, states, state_writer, dir, health, fatal, serving, killed, servers })
+    }
+
+    /// Waits until the broker cannot go on, and says why: a controller refuses it, or its promises cannot be kept.
+    pub async fn failed(&self) -> String {
+        let mut fatal = self.fatal.clone();
+        loop {
+            if let Some(problem) = fatal.borrow_and_update().clone() {
+                return problem;
+            }
+            if fatal.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Ends in order: no new calls, what is under way is answered, everything is flushed.
+    pub async fn shutdown(self) {
+        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        self.serving.cancel();
+        let drained = futures::future::join_all(self.servers);
+        if tokio::time::timeout(DRAIN_PATIENCE, drained).await.is_err() {
+            tracing::info!("streams that are still open are cut");
+        }
+        let mut flushed = true;
+        for shard in self.shards.all() {
+            let (done, closed) = oneshot::channel();
+            flushed &= shard.send(Command::Close(done)).await.is_ok() && closed.await.is_ok();
+        }
+        self.states.close();
+        self.flusher.close();
+        let (dir, writer) = (self.dir, self.state_writer);
+        let ended = tokio::task::spawn_blocking(move || {
+            if writer.join().is_ok() && flushed { dir.mark_clean() } else { Ok(()) }
+        });
+        if let Ok(Err(error)) = ended.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "could not note the orderly stop: the next start checks the log");
+        }
+        self.killed.cancel();
+    }
+}
+
+/// Everything that the parts of a broker share.
+struct Parts {
+    me: ReplicaId,
+    incarnation: Incarnation,
+    clock: Clock,
+    cluster: String,
+    config: BrokerConfig,
+    tls: Option<Tls>,
+    dir: Arc<DataDir>,
+    states: StateStore,
+    flusher: Flusher,
+    map: MapHolder,
+    controllers: Controllers,
+    shards: ShardSenders,
+    reports: Reports,
+    partitions: Partitions,
+    data: Handle,
+    killed: CancellationToken,
+}
+
+impl Parts {
+    /// Threads of our own end with either runtime, without a word, as they would with the process.
+    fn end_with_runtimes(&self) {
+        for runtime in [Handle::current(), self.data.clone()] {
+            let end = self.killed.clone().drop_guard();
+            runtime.spawn(async move {
+                let _end = end;
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+
+    fn start_shards(
+        &self,
+        queues: Vec<mpsc::Receiver<Command>>,
+        stored: BTreeMap<PartitionId, StoredReplica>,
+    ) -> Result<(), BrokerError> {
+        let peers = Peers::new(PeerContext {
+            cluster: self.cluster.clone(),
+            me: self.me.broker,
+            incarnation: self.incarnation,
+            tls: self.tls.clone(),
+            map: self.map.subscribe(),
+            shards: self.shards.clone(),
+            queue_bytes: usize::try_from(self.config.replication.peer_queue.0).unwrap_or(usize::MAX),
+            runtime: self.data.clone(),
+        });
+        for (number, (own, queue)) in self.shards.all().cloned().zip(queues).enumerate() {
+            let is_mine = |partition: &PartitionId| self.shards.of(*partition).same_channel(&own);
+            let mine = stored.iter().filter(|(partition, _)| is_mine(partition));
+            let mine = mine.map(|(&partition, stored)| (partition, stored.clone())).collect();
+            let context = ShardContext {
+                clock: self.clock,
+                dir: Arc::clone(&self.dir),
+                me: self.me,
+                incarnation: self.incarnation,
+                log: self.config.log.clone(),
+                replica: replica_config(&self.config),
+                states: self.states.clone(),
+                flusher: self.flusher.clone(),
+                peers: peers.clone(),
+                reports: self.reports.clone(),
+                partitions: self.partitions.clone(),
+                blocking: self.data.clone(),
+                own,
+                killed: self.killed.clone(),
+            };
+            Shard::start(number, context, mine, queue)?;
+        }
+        Ok(())
+    }
+
+    fn start_control(&self, fatal: watch::Sender<Option<String>>) {
+        let heartbeats = HeartbeatContext {
+            cluster: self.cluster.clone(),
+            registration: BrokerRegistration {
+                id: self.me.broker,
+                zone: self.config.zone.clone(),
+                dir: self.me.dir,
+                incarnation: self.incarnation,
+                client_endpoint: self.config.client_endpoint().to_owned(),
+                peer_endpoint: self.config.peer_endpoint().to_owned(),
+            },
+            interval: self.config.heartbeat_interval,
+            reports: self.reports.clone(),
+            fatal,
+        };
+        for controller in self.controllers.iter() {
+            tokio::spawn(heartbeat::run(heartbeats.clone(), Arc::clone(controller)));
+            tokio::spawn(metadata::watch_controller(
+                self.cluster.clone(),
+                Arc::clone(controller),
+                self.map.clone(),
+            ));
+        }
+        tokio::spawn(metadata::save(Arc::clone(&self.dir), self.map.subscribe()));
+        tokio::spawn(metadata::assign(
+            self.me,
+            self.map.subscribe(),
+            self.shards.clone(),
+            Arc::clone(&self.dir),
+            self.partitions.clone(),
+            self.states.clone(),
+        ));
+    }
+
+    async fn start_servers(
+        &self,
+        listeners: Listeners,
+        serving: &CancellationToken,
+    ) -> Result<(Vec<tokio::task::JoinHandle<()>>, HealthReporter), BrokerError> {
+        let context = Arc::new(ServiceContext {
+            cluster: self.cluster.clone(),
+            broker: self.me.broker,
+            zone: self.config.zone.clone(),
+            config: self.config.clone(),
+            clock: self.clock,
+            map: self.map.clone(),
+            partitions: self.partitions.clone(),
+            shards: self.shards.clone(),
+            controllers: self.controllers.clone(),
+            tls: self.tls.clone(),
+            produce_room: Arc::new(Semaphore::new(
+                usize::try_from(self.config.max_inflight_produce.0)
+                    .unwrap_or(usize::MAX)
+                    .min(Semaphore::MAX_PERMITS),
+            )),
+            channels: Channels::default(),
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(holdfast_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let fetch = FetchApi { context: Arc::clone(&context) };
+        let clients = server(Link::Client)
+            .add_service(health_service.clone())
+            .add_service(reflection)
+            .add_service(limited(ProduceServiceServer::new(ProduceApi::new(Arc::clone(&context)))))
+            .add_service(
+                FetchServiceServer::new(fetch.clone())
+                    .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+                    .max_encoding_message_size(MAX_CLIENT_MESSAGE),
+            )
+            .add_service(OffsetServiceServer::new(fetch))
+            .add_service(TopicServiceServer::new(TopicApi { context: Arc::clone(&context) }))
+            .add_service(ClusterServiceServer::new(ClusterApi { context: Arc::clone(&context) }));
+        let peers = server(Link::Peer).add_service(health_service).add_service(
+            ReplicationServiceServer::new(ReplicationApi { context })
+                .max_decoding_message_size(MAX_PEER_MESSAGE)
+                .max_encoding_message_size(MAX_PEER_MESSAGE),
+        );
+        // Accept loops, connections and calls run where records are worked on.
+        let _data = self.data.enter();
+        let served = [
+            ("clients", clients, listeners.client.incoming(self.tls.as_ref())?),
+            ("brokers", peers, listeners.peer.incoming(self.tls.as_ref())?),
+        ]
+        .map(|(name, router, incoming)| {
+            let end = serving.clone().cancelled_owned();
+            self.data.spawn(async move {
+                if let Err(error) = router.serve_with_incoming_shutdown(incoming, end).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "serving {name} ended");
+                }
+            })
+        });
+        Ok((served.into(), health))
+    }
+}
+
+fn limited(service: ProduceServiceServer<ProduceApi>) -> ProduceServiceServer<ProduceApi> {
+    service.max_decoding_message_size(MAX_CLIENT_MESSAGE).max_encoding_message_size(MAX_CLIENT_MESSAGE)
+}
+
+fn replica_config(config: &BrokerConfig) -> ReplicaConfig {
+    let replication = &config.replication;
+    ReplicaConfig {
+        flush_interval: replication.flush_interval,
+        inflight_limit: usize::try_from(replication.inflight_limit.0).unwrap_or(usize::MAX),
+        quorum_timeout: replication.quorum_timeout,
+        stall_timeout: replication.stall_timeout,
+        ..ReplicaConfig::default()
+    }
+}

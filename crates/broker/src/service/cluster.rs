@@ -1,0 +1,152 @@
+//! The cluster as this broker sees it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::join_all;
+use holdfast_core::PartitionId;
+use holdfast_core::metadata::{Broker, ClusterMap};
+use holdfast_proto::convert::metadata::update_to_wire;
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::v1::cluster_service_server::ClusterService;
+use holdfast_proto::v1::{
+    ControllerState, DescribeClusterRequest, DescribeClusterResponse, DescribePartitionsRequest,
+    DescribePartitionsResponse, MetadataUpdate, PartitionState, ReplicaState, WatchMetadataRequest,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::{ServiceContext, unknown_topic};
+
+/// How long another broker may take to describe its partitions.
+const PEER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// `ClusterService`.
+pub(crate) struct ClusterApi {
+    pub(crate) context: Arc<ServiceContext>,
+}
+
+#[tonic::async_trait]
+impl ClusterService for ClusterApi {
+    type WatchMetadataStream = Pin<Box<dyn Stream<Item = Result<MetadataUpdate, Status>> + Send>>;
+
+    async fn watch_metadata(
+        &self,
+        _request: Request<WatchMetadataRequest>,
+    ) -> Result<Response<Self::WatchMetadataStream>, Status> {
+        Ok(Response::new(Box::pin(updates(self.context.map.subscribe()))))
+    }
+
+    async fn describe_cluster(
+        &self,
+        _request: Request<DescribeClusterRequest>,
+    ) -> Result<Response<DescribeClusterResponse>, Status> {
+        let context = &self.context;
+        let leader = context.controllers.leader();
+        let controllers = context.controllers.iter().map(|controller| {
+            let view = controller.view();
+            ControllerState {
+                id: controller.config.id.0,
+                zone: controller.config.zone.as_str().to_owned(),
+                endpoint: controller.config.endpoint.clone(),
+                reachable: view.is_reachable(),
+                leader: view.is_reachable() && leader == Some(controller.config.id),
+                term: view.term,
+            }
+        });
+        Ok(Response::new(DescribeClusterResponse {
+            cluster: context.cluster.clone(),
+            broker_id: context.broker.0,
+            zone: context.zone.as_str().to_owned(),
+            metadata: Some(update_to_wire(&context.map.current().snapshot())),
+            controllers: controllers.collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn describe_partitions(
+        &self,
+        request: Request<DescribePartitionsRequest>,
+    ) -> Result<Response<DescribePartitionsResponse>, Status> {
+        let request = request.into_inner();
+        let map = self.context.map.current();
+        if !request.topic.is_empty() && map.topic_named(&request.topic).is_none() {
+            return Err(unknown_topic(&request.topic).into());
+        }
+        let mut partitions = self.local(&map, &request.topic);
+        if !request.local_only {
+            let others = map.brokers().filter(|broker| broker.live && broker.id != self.context.broker);
+            for states in join_all(others.map(|broker| self.remote(broker, &request.topic))).await {
+                partitions.extend(states);
+            }
+        }
+        partitions.sort_by(|a, b| (&a.topic_id, a.partition).cmp(&(&b.topic_id, b.partition)));
+        Ok(Response::new(DescribePartitionsResponse { partitions }))
+    }
+}
+
+impl ClusterApi {
+    /// What is led here.
+    fn local(&self, map: &ClusterMap, topic: &str) -> Vec<PartitionState> {
+        let wanted = map.topic_named(topic).map(|topic| topic.id);
+        let partitions =
+            map.partitions().filter(|partition| wanted.is_none_or(|id| partition.id.topic == id));
+        partitions.filter_map(|partition| self.describe(partition.id)).collect()
+    }
+
+    fn describe(&self, partition: PartitionId) -> Option<PartitionState> {
+        let handle = self.context.partitions.get(partition)?;
+        let status = handle.status.borrow().clone();
+        if !status.active {
+            return None;
+        }
+        let replica =
+            |&(replica, acknowledged): &(holdfast_core::ReplicaId, holdfast_core::Offset)| ReplicaState {
+                broker_id: replica.broker.0,
+                acknowledged_offset: acknowledged.0,
+                in_sync: acknowledged >= status.high_watermark,
+            };
+        Some(PartitionState {
+            topic_id: partition.topic.to_bytes().to_vec().into(),
+            partition: partition.index,
+            leader: self.context.broker.0,
+            leader_epoch: status.epoch.to_wire(),
+            active: status.settled,
+            log_start_offset: handle.reader.log_start_offset().0,
+            high_watermark: status.high_watermark.0,
+            log_end_offset: status.log_end_offset.0,
+            size_bytes: *handle.size_bytes.borrow(),
+            replicas: status.members.iter().map(replica).collect(),
+        })
+    }
+
+    /// What another broker leads; nothing where it does not answer.
+    async fn remote(&self, broker: &Broker, topic: &str) -> Vec<PartitionState> {
+        let Ok(channel) = self.context.channel_to(broker) else { return Vec::new() };
+        let mut client = ClusterServiceClient::new(channel);
+        let request = DescribePartitionsRequest { topic: topic.to_owned(), local_only: true };
+        match tokio::time::timeout(PEER_PATIENCE, client.describe_partitions(request)).await {
+            Ok(Ok(response)) => response.into_inner().partitions,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A snapshot, then changes. A slow reader gets several changes in one: nothing queues up for it.
+fn updates(
+    maps: watch::Receiver<Arc<ClusterMap>>,
+) -> impl Stream<Item = Result<MetadataUpdate, Status>> + Send + 'static {
+    futures::stream::unfold((maps, None), |(mut maps, sent)| async move {
+        let (map, update) = loop {
+            let map = Arc::clone(&maps.borrow_and_update());
+            match sent {
+                None if map.index() > 0 => break (Arc::clone(&map), map.snapshot()),
+                Some(base) if map.index() > base => break (Arc::clone(&map), map.changes_since(base)),
+                _ => maps.changed().await.ok()?,
+            }
+        };
+        Some((Ok(update_to_wire(&update)), (maps, Some(map.index()))))
+    })
+}

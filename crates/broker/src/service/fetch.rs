@@ -1,0 +1,295 @@
+//! Reading below the high watermark, and finding offsets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_core::metadata::Broker;
+use holdfast_core::record_batch::{RecordBatch, RecordIter};
+use holdfast_core::{ErrorCode, Offset, PartitionId};
+use holdfast_log::LogError;
+use holdfast_proto::ApiError;
+use holdfast_proto::compression::decompress;
+use holdfast_proto::transport::MAX_CLIENT_MESSAGE;
+use holdfast_proto::v1::fetch_service_client::FetchServiceClient;
+use holdfast_proto::v1::fetch_service_server::FetchService;
+use holdfast_proto::v1::list_offset_request::At;
+use holdfast_proto::v1::offset_service_client::OffsetServiceClient;
+use holdfast_proto::v1::offset_service_server::OffsetService;
+use holdfast_proto::v1::{
+    FetchRequest, FetchResponse, Header, ListOffsetRequest, ListOffsetResponse, Record, RecordFormat, Routing,
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{LEADER_CHANGE_PAUSE, ServiceContext, invalid};
+use crate::partition::PartitionHandle;
+
+const DEFAULT_BYTES: u32 = 1 << 20;
+const MOST_BYTES: u32 = 16 << 20;
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a request for an offset waits for a new leader to know its high watermark.
+const OFFSET_PATIENCE: Duration = Duration::from_secs(5);
+/// The most that one batch may become when decompressed for a client without a decoder.
+const MOST_DECOMPRESSED: usize = 16 << 20;
+
+/// `FetchService` and `OffsetService`.
+#[derive(Clone)]
+pub(crate) struct FetchApi {
+    pub(crate) context: Arc<ServiceContext>,
+}
+
+#[tonic::async_trait]
+impl FetchService for FetchApi {
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
+        Ok(Response::new(fetch(&self.context, request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl OffsetService for FetchApi {
+    async fn list_offset(
+        &self,
+        request: Request<ListOffsetRequest>,
+    ) -> Result<Response<ListOffsetResponse>, Status> {
+        Ok(Response::new(list_offset(&self.context, request.into_inner()).await?))
+    }
+}
+
+async fn fetch(context: &ServiceContext, request: FetchRequest) -> Result<FetchResponse, ApiError> {
+    let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(LONGEST_WAIT);
+    let deadline = Instant::now() + wait;
+    let map = context.map.current();
+    let partition = context.resolve(&map, &request.topic, &request.topic_id, request.partition)?;
+    let Some(handle) = servable(context, partition, request.allow_follower) else {
+        return match context.remote_leader(&map, partition) {
+            Some(leader) if request.routing() != Routing::Redirect => {
+                forward(context, request, leader, deadline).await
+            }
+            _ => Err(context.not_leader(&map, partition)),
+        };
+    };
+    let from = Offset(request.offset);
+    let end = wait_for_records(&handle, from, deadline).await?;
+    read(handle, &request, from, end).await
+}
+
+/// The replica here, if it may answer: the leader, or a follower that is fresh (R30).
+fn servable(
+    context: &ServiceContext,
+    partition: PartitionId,
+    allow_follower: bool,
+) -> Option<Arc<PartitionHandle>> {
+    let handle = context.partitions.get(partition)?;
+    let status = handle.status.borrow().clone();
+    let stale_after = context.config.replication.follower_read_staleness;
+    let fresh = status.heard.is_some_and(|heard| context.clock.now().since(heard) < stale_after);
+    let servable = !status.failed && (status.active || (allow_follower && fresh));
+    servable.then_some(handle)
+}
+
+/// The end of what can be read, once it lies beyond `from`, or at the deadline. A position above it means "wait" (R31):
+/// a fresh leader's high watermark lags until its marker is committed.
+async fn wait_for_records(
+    handle: &PartitionHandle,
+    from: Offset,
+    deadline: Instant,
+) -> Result<Offset, ApiError> {
+    let mut status = handle.status.clone();
+    loop {
+        let end = handle.readable_end();
+        let start = handle.reader.log_start_offset();
+        let (failed, settled, log_end) = {
+            let status = status.borrow_and_update();
+            (status.failed, status.settled, status.log_end_offset)
+        };
+        if from < start || (settled && from > log_end) {
+            return Err(out_of_range(from, start, end));
+        }
+        if failed {
+            return Err(replica_failed());
+        }
+        if end > from {
+            return Ok(end);
+        }
+        match tokio::time::timeout_at(deadline, status.changed()).await {
+            Err(_) => return Ok(end),
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(gone()),
+        }
+    }
+}
+
+async fn read(
+    handle: Arc<PartitionHandle>,
+    request: &FetchRequest,
+    from: Offset,
+    end: Offset,
+) -> Result<FetchResponse, ApiError> {
+    let max_bytes = if request.max_bytes == 0 { DEFAULT_BYTES } else { request.max_bytes.min(MOST_BYTES) };
+    let plain = request.format() == RecordFormat::Records;
+    let reading = tokio::task::spawn_blocking(move || {
+        let start = handle.reader.log_start_offset();
+        let mut response = FetchResponse {
+            high_watermark: end.0,
+            log_start_offset: start.0,
+            next_offset: from.0,
+            ..FetchResponse::default()
+        };
+        if from >= end {
+            return Ok(response);
+        }
+        let bytes = handle.reader.read(from, end, max_bytes as usize).map_err(|error| log_error(&error))?;
+        // Checked before it is served: a consumer never gets what the disk made of a batch.
+        let batches = RecordBatch::split(bytes.clone()).map_err(|error| {
+            tracing::error!(%from, %error, "stored batch is damaged: not served");
+            ApiError::new(
+                ErrorCode::StorageFailed,
+                "the stored batch is damaged here: read from another replica",
+            )
+        })?;
+        if let Some(last) = batches.last() {
+            response.next_offset = last.header().next_offset().0;
+        }
+        if plain {
+            response.records = records(&batches, from)?;
+        } else {
+            response.batches = bytes;
+        }
+        Ok(response)
+    });
+    reading.await.map_err(|_| gone())?
+}
+
+/// For clients without a decoder.
+fn records(batches: &[RecordBatch], from: Offset) -> Result<Vec<Record>, ApiError> {
+    let mut records = Vec::new();
+    for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
+        let header = *batch.header();
+        let unreadable = |problem: String| {
+            ApiError::new(
+                ErrorCode::CorruptBatch,
+                format!(
+                    "the batch at offset {} cannot be decoded: {problem}; fetch it as a batch",
+                    header.base_offset
+                ),
+            )
+        };
+        let section = decompress(header.compression(), batch.section(), MOST_DECOMPRESSED)
+            .map_err(|error| unreadable(error.to_string()))?;
+        for record in RecordIter::new(header, section) {
+            let record = record.map_err(|error| unreadable(error.to_string()))?;
+            let offset = header.base_offset + u64::from(record.offset_delta);
+            if offset >= from {
+                records.push(plain_record(offset, record));
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn plain_record(offset: Offset, record: holdfast_core::record_batch::Record) -> Record {
+    let text = |key: Bytes| String::from_utf8_lossy(&key).into_owned();
+    let headers = record.headers.into_iter();
+    Record {
+        key: record.key,
+        value: record.value,
+        headers: headers.map(|header| Header { key: text(header.key), value: header.value }).collect(),
+        timestamp_ms: record.timestamp,
+        offset: offset.0,
+    }
+}
+
+async fn forward(
+    context: &ServiceContext,
+    request: FetchRequest,
+    leader: &Broker,
+    deadline: Instant,
+) -> Result<FetchResponse, ApiError> {
+    let mut client = FetchServiceClient::new(context.channel_to(leader)?)
+        .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+        .max_encoding_message_size(MAX_CLIENT_MESSAGE);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let request = FetchRequest {
+        routing: Routing::Redirect.into(),
+        max_wait_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+        ..request
+    };
+    client.fetch(request).await.map(Response::into_inner).map_err(|status| ApiError::from_status(&status))
+}
+
+async fn list_offset(
+    context: &ServiceContext,
+    request: ListOffsetRequest,
+) -> Result<ListOffsetResponse, ApiError> {
+    let at = request.at.ok_or_else(|| invalid("one of earliest, latest and timestamp_ms is needed"))?;
+    let map = context.map.current();
+    let partition = context.resolve(&map, &request.topic, &request.topic_id, request.partition)?;
+    let Some(handle) = servable(context, partition, false) else {
+        return match context.remote_leader(&map, partition) {
+            Some(leader) if request.routing() != Routing::Redirect => {
+                let mut client = OffsetServiceClient::new(context.channel_to(leader)?);
+                let request = ListOffsetRequest { routing: Routing::Redirect.into(), ..request };
+                let response = client.list_offset(request).await;
+                response.map(Response::into_inner).map_err(|status| ApiError::from_status(&status))
+            }
+            _ => Err(context.not_leader(&map, partition)),
+        };
+    };
+    if matches!(at, At::Earliest(_)) {
+        return Ok(ListOffsetResponse { offset: handle.reader.log_start_offset().0 });
+    }
+    let end = settled_end(context, &handle, partition).await?;
+    let At::TimestampMs(timestamp_ms) = at else { return Ok(ListOffsetResponse { offset: end.0 }) };
+    let found = tokio::task::spawn_blocking(move || handle.reader.offset_for_timestamp(timestamp_ms, end));
+    let found = found.await.map_err(|_| gone())?.map_err(|error| log_error(&error))?;
+    Ok(ListOffsetResponse { offset: found.map_or(end, |(offset, _)| offset).0 })
+}
+
+/// R31: the end of a list waits until the leader knows all that was ever committed.
+async fn settled_end(
+    context: &ServiceContext,
+    handle: &PartitionHandle,
+    partition: PartitionId,
+) -> Result<Offset, ApiError> {
+    let mut status = handle.status.clone();
+    let settled = status.wait_for(|status| status.settled || !status.active);
+    let settled = tokio::time::timeout(OFFSET_PATIENCE, settled).await;
+    match settled {
+        Ok(Ok(status)) if status.settled => {}
+        _ => return Err(context.not_leader(&context.map.current(), partition)),
+    }
+    Ok(handle.readable_end())
+}
+
+fn log_error(error: &LogError) -> ApiError {
+    match error {
+        LogError::OutOfRange { requested, start, end } => out_of_range(*requested, *start, *end),
+        error => {
+            tracing::error!(error = error as &dyn std::error::Error, "reading for a consumer failed");
+            replica_failed()
+        }
+    }
+}
+
+fn out_of_range(requested: Offset, start: Offset, end: Offset) -> ApiError {
+    ApiError::new(
+        ErrorCode::OffsetOutOfRange,
+        format!("offset {requested} is out of range: the partition holds {start} to {end}"),
+    )
+    .with("log_start_offset", start)
+    .with("high_watermark", end)
+}
+
+fn replica_failed() -> ApiError {
+    ApiError::new(
+        ErrorCode::StorageFailed,
+        "the partition's log on this broker failed: read from another replica; see this broker's log",
+    )
+    .retry_after(LEADER_CHANGE_PAUSE)
+}
+
+fn gone() -> ApiError {
+    ApiError::new(ErrorCode::LeaderUnavailable, "the partition left this broker: try again")
+        .retry_after(LEADER_CHANGE_PAUSE)
+}

@@ -1,0 +1,176 @@
+//! The gRPC services, and what they share: finding the partition and its leader, errors.
+
+mod cluster;
+mod fetch;
+mod produce;
+mod replicate;
+mod topic;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_core::metadata::{Broker, ClusterMap};
+use holdfast_core::record_batch::BatchError;
+use holdfast_core::replication::ProduceError;
+use holdfast_core::{BrokerId, ErrorCode, PartitionId, TopicId, ZoneId};
+use holdfast_proto::ApiError;
+use holdfast_proto::convert::ConvertError;
+use holdfast_proto::transport::{Link, Tls, connect_lazy};
+use tokio::sync::Semaphore;
+use tonic::transport::Channel;
+
+pub(crate) use cluster::ClusterApi;
+pub(crate) use fetch::FetchApi;
+pub(crate) use produce::ProduceApi;
+pub(crate) use replicate::ReplicationApi;
+pub(crate) use topic::TopicApi;
+
+use crate::clock::Clock;
+use crate::config::BrokerConfig;
+use crate::controllers::Controllers;
+use crate::metadata::MapHolder;
+use crate::partition::{Partitions, ShardSenders};
+
+/// When a caller that met a leader change may come back: about as long as a follower needs to hear of it.
+const LEADER_CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What every service works with.
+pub(crate) struct ServiceContext {
+    pub(crate) cluster: String,
+    pub(crate) broker: BrokerId,
+    pub(crate) zone: ZoneId,
+    pub(crate) config: BrokerConfig,
+    pub(crate) clock: Clock,
+    pub(crate) map: MapHolder,
+    pub(crate) partitions: Partitions,
+    pub(crate) shards: ShardSenders,
+    pub(crate) controllers: Controllers,
+    pub(crate) tls: Option<Tls>,
+    /// Bytes of produce requests that may be under way.
+    pub(crate) produce_room: Arc<Semaphore>,
+    pub(crate) channels: Channels,
+}
+
+impl ServiceContext {
+    /// The partition meant by a request.
+    fn resolve(
+        &self,
+        map: &ClusterMap,
+        topic: &str,
+        topic_id: &[u8],
+        index: u32,
+    ) -> Result<PartitionId, ApiError> {
+        if map.index() == 0 {
+            return Err(ApiError::new(
+                ErrorCode::MetadataIncomplete,
+                "this broker has no complete metadata map yet: try again, or another broker",
+            )
+            .retry_after(Duration::from_millis(200)));
+        }
+        let found = map.topic_named(topic).ok_or_else(|| unknown_topic(topic))?;
+        if !topic_id.is_empty() && TopicId::from_bytes(topic_id) != Some(found.id) {
+            return Err(ApiError::new(
+                ErrorCode::UnknownTopic,
+                format!("topic {topic:?} was deleted and created anew: it has id {} now", found.id),
+            ));
+        }
+        if index >= found.spec.partitions {
+            return Err(ApiError::new(
+                ErrorCode::UnknownPartition,
+                format!("topic {topic:?} has partitions 0 to {}, not {index}", found.spec.partitions - 1),
+            ));
+        }
+        Ok(PartitionId { topic: found.id, index })
+    }
+
+    /// What a caller gets that wants to be sent to the leader.
+    fn not_leader(&self, map: &ClusterMap, partition: PartitionId) -> ApiError {
+        match map.leader_of(partition).filter(|leader| leader.id != self.broker) {
+            Some(leader) => ApiError::new(
+                ErrorCode::NotLeader,
+                format!(
+                    "broker {} leads partition {}: send to {}",
+                    leader.id, partition.index, leader.client_endpoint
+                ),
+            )
+            .with("leader_broker", leader.id)
+            .with("leader_endpoint", &leader.client_endpoint)
+            .retry_after(LEADER_CHANGE_PAUSE),
+            None => ApiError::new(
+                ErrorCode::LeaderUnavailable,
+                format!("partition {} has no active leader at the moment: try again", partition.index),
+            )
+            .retry_after(LEADER_CHANGE_PAUSE),
+        }
+    }
+
+    /// The other broker that leads the partition.
+    fn remote_leader<'a>(&self, map: &'a ClusterMap, partition: PartitionId) -> Option<&'a Broker> {
+        map.leader_of(partition).filter(|leader| leader.id != self.broker)
+    }
+
+    fn channel_to(&self, broker: &Broker) -> Result<Channel, ApiError> {
+        self.channels.get(&broker.client_endpoint, self.tls.as_ref())
+    }
+}
+
+fn unknown_topic(topic: &str) -> ApiError {
+    let name: String = topic.chars().take(250).collect();
+    ApiError::new(
+        ErrorCode::UnknownTopic,
+        format!("no topic {name:?}: create it with `holdfast topic create`, or see `holdfast topic ls`"),
+    )
+}
+
+fn invalid(problem: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, problem)
+}
+
+fn ending() -> ApiError {
+    ApiError::new(ErrorCode::LeaderUnavailable, "this broker is shutting down: send to another")
+        .retry_after(LEADER_CHANGE_PAUSE)
+}
+
+/// A request that makes no sense.
+fn convert_error(error: &ConvertError) -> ApiError {
+    invalid(error.to_string())
+}
+
+fn batch_error(error: &BatchError) -> ApiError {
+    let code = match error {
+        BatchError::TooLarge { .. } => ErrorCode::BatchTooLarge,
+        _ => ErrorCode::CorruptBatch,
+    };
+    ApiError::new(code, format!("record batch refused, nothing was appended: {error}"))
+}
+
+fn produce_error(error: ProduceError) -> ApiError {
+    let api = ApiError::new(error.code(), error.to_string());
+    match error {
+        ProduceError::NotEnoughReplicas { .. } => api.retry_after(Duration::from_millis(200)),
+        ProduceError::Overloaded { .. } => api.retry_after(Duration::from_millis(50)),
+        ProduceError::LeaderLost | ProduceError::NotLeader { .. } => api.retry_after(LEADER_CHANGE_PAUSE),
+        ProduceError::OutOfOrderSequence { expected, .. } => api.with("expected_sequence", expected),
+        _ => api,
+    }
+}
+
+/// Channels to other brokers' client listeners, for forwarding.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    open: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Channels {
+    fn get(&self, endpoint: &str, tls: Option<&Tls>) -> Result<Channel, ApiError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = open.get(endpoint) {
+            return Ok(channel.clone());
+        }
+        let channel = connect_lazy(endpoint, Link::Client, tls)
+            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        open.insert(endpoint.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}

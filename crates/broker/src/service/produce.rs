@@ -1,0 +1,360 @@
+//! Appending: check, hand to the partition's shard, answer at the commit. Any broker takes a batch; it goes on to the
+//! leader.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt as _};
+use holdfast_core::metadata::Broker;
+use holdfast_core::record_batch::{Header, RecordBatch, RecordBatchBuilder};
+use holdfast_core::replication::{Acknowledged, ProduceError};
+use holdfast_core::{ErrorCode, PartitionId};
+use holdfast_proto::ApiError;
+use holdfast_proto::internal::v1::AllocateProducerIdsRequest;
+use holdfast_proto::transport::MAX_CLIENT_MESSAGE;
+use holdfast_proto::v1::append_stream_response::Outcome;
+use holdfast_proto::v1::produce_service_client::ProduceServiceClient;
+use holdfast_proto::v1::produce_service_server::ProduceService;
+use holdfast_proto::v1::{
+    AppendRequest, AppendResponse, AppendStreamRequest, AppendStreamResponse, InitProducerRequest,
+    InitProducerResponse, Record, Routing,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{LEADER_CHANGE_PAUSE, ServiceContext, batch_error, ending, invalid, produce_error};
+use crate::partition::Command;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests of one stream under way; the stream is not read on while there are more.
+const STREAM_INFLIGHT: usize = 1024;
+/// Answers of one stream that wait to be sent.
+const STREAM_ANSWERS: usize = 256;
+/// Producer ids fetched from the controllers at once: so many producers can start while no controller lives.
+const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// `ProduceService`.
+pub(crate) struct ProduceApi {
+    context: Arc<ServiceContext>,
+    producer_ids: Arc<ProducerIds>,
+}
+
+impl ProduceApi {
+    pub(crate) fn new(context: Arc<ServiceContext>) -> ProduceApi {
+        ProduceApi { context, producer_ids: Arc::default() }
+    }
+}
+
+#[tonic::async_trait]
+impl ProduceService for ProduceApi {
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        Ok(Response::new(append(&self.context, request.into_inner()).await?))
+    }
+
+    type AppendStreamStream = Pin<Box<dyn Stream<Item = Result<AppendStreamResponse, Status>> + Send>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<AppendStreamRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let (answers, receiver) = mpsc::channel(STREAM_ANSWERS);
+        tokio::spawn(serve_stream(Arc::clone(&self.context), request.into_inner(), answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn init_producer(
+        &self,
+        _request: Request<InitProducerRequest>,
+    ) -> Result<Response<InitProducerResponse>, Status> {
+        let producer_id = self.producer_ids.next(&self.context).await?;
+        Ok(Response::new(InitProducerResponse { producer_id, producer_epoch: 0 }))
+    }
+}
+
+/// A batch that is in the hands of its partition's shard, or of the leader's broker.
+enum Submitted {
+    Here {
+        reply: oneshot::Receiver<Result<Acknowledged, ProduceError>>,
+        _room: OwnedSemaphorePermit,
+    },
+    /// Forwarded, and answered.
+    Answered(AppendResponse),
+}
+
+/// A checked request.
+struct Append {
+    topic: String,
+    topic_id: bytes::Bytes,
+    index: u32,
+    routing: Routing,
+    batch: RecordBatch,
+    deadline: Instant,
+    timeout: Duration,
+}
+
+async fn append(context: &ServiceContext, request: AppendRequest) -> Result<AppendResponse, ApiError> {
+    let append = check(context, request)?;
+    loop {
+        let attempt = match submit(context, &append).await {
+            Ok(submitted) => answer(context, &append, submitted).await,
+            Err(error) => Err(error),
+        };
+        let error = match attempt {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        // Refused before anything was appended: whoever asked us to find the leader need not know of the change.
+        let elsewhere = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
+        let retry_at = Instant::now() + LEADER_CHANGE_PAUSE;
+        if append.routing == Routing::Redirect || !elsewhere || retry_at >= append.deadline {
+            return Err(error);
+        }
+        tokio::time::sleep_until(retry_at).await;
+    }
+}
+
+fn check(context: &ServiceContext, request: AppendRequest) -> Result<Append, ApiError> {
+    let routing = request.routing();
+    let limit = usize::try_from(context.config.max_batch_size.0).unwrap_or(usize::MAX);
+    let batch = match (request.records.is_empty(), request.batch.is_empty()) {
+        (true, true) => return Err(invalid("the request has neither records nor a batch")),
+        (false, false) => return Err(invalid("the request has both records and a batch: send one of them")),
+        (false, true) => build(&request.records, limit)?,
+        (true, false) => RecordBatch::check(request.batch, limit).map_err(|error| batch_error(&error))?,
+    };
+    let header = batch.header();
+    if header.is_control() || header.is_transactional() {
+        return Err(invalid("control and transactional batches are not taken from clients"));
+    }
+    let timeout = match request.timeout_ms {
+        0 => DEFAULT_TIMEOUT,
+        given => Duration::from_millis(u64::from(given)).min(LONGEST_TIMEOUT),
+    };
+    Ok(Append {
+        topic: request.topic,
+        topic_id: request.topic_id,
+        index: request.partition,
+        routing,
+        batch,
+        deadline: Instant::now() + timeout,
+        timeout,
+    })
+}
+
+/// Plain records become one uncompressed batch.
+fn build(records: &[Record], limit: usize) -> Result<RecordBatch, ApiError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+    let mut builder = RecordBatchBuilder::new();
+    for record in records {
+        let timestamp = if record.timestamp_ms == 0 { now } else { record.timestamp_ms };
+        let headers: Vec<Header> = record
+            .headers
+            .iter()
+            .map(|header| Header {
+                key: bytes::Bytes::copy_from_slice(header.key.as_bytes()),
+                value: header.value.clone(),
+            })
+            .collect();
+        builder
+            .push(timestamp, record.key.as_deref(), record.value.as_deref(), &headers)
+            .map_err(|error| batch_error(&error))?;
+        if builder.size() > limit {
+            return Err(ApiError::new(
+                ErrorCode::BatchTooLarge,
+                format!("the records make a batch of more than {limit} bytes: send fewer at once"),
+            ));
+        }
+    }
+    builder.build(None).map_err(|error| batch_error(&error))
+}
+
+/// Brings the batch to its partition here, or to the broker that leads it.
+async fn submit(context: &ServiceContext, append: &Append) -> Result<Submitted, ApiError> {
+    let map = context.map.current();
+    let partition = context.resolve(&map, &append.topic, &append.topic_id, append.index)?;
+    let active = context.partitions.get(partition).is_some_and(|handle| handle.status.borrow().active);
+    if active {
+        return submit_here(context, append, partition).await;
+    }
+    match context.remote_leader(&map, partition) {
+        Some(leader) if append.routing != Routing::Redirect => {
+            forward(context, append, leader).await.map(Submitted::Answered)
+        }
+        _ => Err(context.not_leader(&map, partition)),
+    }
+}
+
+async fn submit_here(
+    context: &ServiceContext,
+    append: &Append,
+    partition: PartitionId,
+) -> Result<Submitted, ApiError> {
+    let bytes = u32::try_from(append.batch.bytes().len()).unwrap_or(u32::MAX);
+    let room = Arc::clone(&context.produce_room).try_acquire_many_owned(bytes).map_err(|_| {
+        ApiError::new(ErrorCode::Overloaded, "too many bytes are being produced at this broker: try again")
+            .retry_after(Duration::from_millis(50))
+    })?;
+    let (reply, receiver) = oneshot::channel();
+    let command = Command::Produce { partition, batch: append.batch.clone(), reply };
+    match tokio::time::timeout_at(append.deadline, context.shards.of(partition).send(command)).await {
+        Ok(Ok(())) => Ok(Submitted::Here { reply: receiver, _room: room }),
+        Ok(Err(_)) => Err(ending()),
+        Err(_) => Err(ApiError::new(
+            ErrorCode::Overloaded,
+            "the partition's queue was full until the deadline: nothing was appended, try again",
+        )
+        .retry_after(Duration::from_millis(50))),
+    }
+}
+
+async fn forward(
+    context: &ServiceContext,
+    append: &Append,
+    leader: &Broker,
+) -> Result<AppendResponse, ApiError> {
+    let mut client = ProduceServiceClient::new(context.channel_to(leader)?)
+        .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+        .max_encoding_message_size(MAX_CLIENT_MESSAGE);
+    let left = append.deadline.saturating_duration_since(Instant::now());
+    let request = AppendRequest {
+        topic: append.topic.clone(),
+        topic_id: append.topic_id.clone(),
+        partition: append.index,
+        routing: Routing::Redirect.into(),
+        timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
+        records: Vec::new(),
+        batch: append.batch.bytes().clone(),
+    };
+    match tokio::time::timeout_at(append.deadline, client.append(request)).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(ApiError::from_status(&status)),
+        Err(_) => Err(timed_out(append.timeout)),
+    }
+}
+
+async fn answer(
+    context: &ServiceContext,
+    append: &Append,
+    submitted: Submitted,
+) -> Result<AppendResponse, ApiError> {
+    let (reply, _room) = match submitted {
+        Submitted::Answered(response) => return Ok(response),
+        Submitted::Here { reply, _room } => (reply, _room),
+    };
+    match tokio::time::timeout_at(append.deadline, reply).await {
+        Ok(Ok(Ok(acknowledged))) => Ok(AppendResponse {
+            base_offset: acknowledged.base_offset.0,
+            last_offset: acknowledged.last_offset.0,
+            leader_epoch: acknowledged.epoch.to_wire(),
+            duplicate: acknowledged.duplicate,
+        }),
+        Ok(Ok(Err(ProduceError::NotLeader { .. }))) => {
+            let map = context.map.current();
+            let partition = context.resolve(&map, &append.topic, &append.topic_id, append.index)?;
+            Err(context.not_leader(&map, partition))
+        }
+        Ok(Ok(Err(error))) => Err(produce_error(error)),
+        // The partition went away with the request in it.
+        Ok(Err(_)) => Err(produce_error(ProduceError::LeaderLost)),
+        Err(_) => Err(timed_out(append.timeout)),
+    }
+}
+
+fn timed_out(timeout: Duration) -> ApiError {
+    ApiError::new(
+        ErrorCode::DeadlineExceeded,
+        format!("not acknowledged within {} ms: the batch may appear, once", timeout.as_millis()),
+    )
+}
+
+/// Takes requests in order, answers each when it is done.
+async fn serve_stream(
+    context: Arc<ServiceContext>,
+    mut requests: Streaming<AppendStreamRequest>,
+    answers: mpsc::Sender<Result<AppendStreamResponse, Status>>,
+) {
+    let mut waiting = FuturesUnordered::new();
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        tokio::select! {
+            request = requests.next(), if open && waiting.len() < STREAM_INFLIGHT => match request {
+                Some(Ok(AppendStreamRequest { correlation, append: Some(append) })) => {
+                    // Handed on here, before the next request is read: that keeps the order.
+                    let begun = begin(&context, append).await;
+                    let context = Arc::clone(&context);
+                    waiting.push(async move { (correlation, finish(&context, begun).await) });
+                }
+                Some(Ok(AppendStreamRequest { correlation, append: None })) => {
+                    let error = invalid("the request holds nothing to append");
+                    if answers.send(Ok(response(correlation, Err(error)))).await.is_err() {
+                        return;
+                    }
+                }
+                // Cut, or ended: what was taken is still answered, if anybody listens.
+                Some(Err(_)) | None => open = false,
+            },
+            Some((correlation, result)) = waiting.next(), if !waiting.is_empty() => {
+                if answers.send(Ok(response(correlation, result))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+type Begun = Result<(Append, Submitted), ApiError>;
+
+async fn begin(context: &ServiceContext, request: AppendRequest) -> Begun {
+    let append = check(context, request)?;
+    let submitted = submit(context, &append).await?;
+    Ok((append, submitted))
+}
+
+async fn finish(context: &ServiceContext, begun: Begun) -> Result<AppendResponse, ApiError> {
+    let (append, submitted) = begun?;
+    answer(context, &append, submitted).await
+}
+
+fn response(correlation: u64, result: Result<AppendResponse, ApiError>) -> AppendStreamResponse {
+    let outcome = match result {
+        Ok(acknowledged) => Outcome::Acknowledged(acknowledged),
+        Err(error) => Outcome::Error(error.into_message()),
+    };
+    AppendStreamResponse { correlation, outcome: Some(outcome) }
+}
+
+/// A block of producer ids that is this broker's to give out.
+#[derive(Debug, Default)]
+struct ProducerIds {
+    block: Mutex<std::ops::Range<i64>>,
+}
+
+impl ProducerIds {
+    async fn next(&self, context: &ServiceContext) -> Result<i64, ApiError> {
+        if let Some(id) = self.take() {
+            return Ok(id);
+        }
+        let allocated = context
+            .controllers
+            .call_leader(|mut client| async move {
+                client.allocate_producer_ids(AllocateProducerIdsRequest { count: PRODUCER_ID_BLOCK }).await
+            })
+            .await?
+            .into_inner();
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another call may have brought a block meanwhile; the rest of it is not worth keeping.
+        *block = allocated.first..allocated.first.saturating_add(i64::from(allocated.count));
+        block
+            .next()
+            .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the controller gave out no producer ids"))
+    }
+
+    fn take(&self) -> Option<i64> {
+        self.block.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+}

@@ -1,0 +1,245 @@
+//! Promises of all partitions in one journal: a round of fences over thousands of partitions costs one flush.
+//!
+//! Two kinds of facts: a replica's `DurableState`, which is on disk before the replica hears so, and checkpoints of its
+//! watermarks, which are written lazily and only ever lag.
+//!
+//! Invariant: what waits here is bounded by the number of partitions, because a later state replaces an earlier one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use holdfast_core::replication::{DurableState, Event};
+use holdfast_core::{Offset, PartitionId};
+use holdfast_log::{Journal, JournalError};
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::DataDir;
+use crate::partition::{Command, ShardSender};
+
+/// The journal is written anew when it is larger than this and four times what a fresh one would be.
+const REWRITE_ABOVE: u64 = 4 << 20;
+/// A generous estimate of one partition's frames.
+const BYTES_PER_PARTITION: u64 = 512;
+
+/// Why the journal of promises cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateStoreError {
+    /// The file.
+    #[error("the journal of replica states")]
+    Journal(#[from] JournalError),
+    /// The thread that writes it.
+    #[error("starting the thread of the journal of replica states")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Lower bounds, as of some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// Of the high watermark.
+    pub(crate) high_watermark: Offset,
+    /// Of the end of what is flushed.
+    pub(crate) durable_end: Offset,
+}
+
+/// What is on disk about one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredReplica {
+    pub(crate) state: DurableState,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// A frame of the journal. Variants are added at the end, never changed.
+#[derive(Debug, Serialize, Deserialize)]
+enum Frame {
+    State(PartitionId, DurableState),
+    Checkpoint(PartitionId, Checkpoint),
+    Removed(PartitionId),
+}
+
+/// What a partition asked for since the journal was written last.
+#[derive(Debug, Default)]
+struct Request {
+    /// The state, and who is to be told of which number.
+    state: Option<(u64, DurableState, ShardSender)>,
+    checkpoint: Option<Checkpoint>,
+    removed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    requests: BTreeMap<PartitionId, Request>,
+    closed: bool,
+}
+
+/// The journal, opened.
+pub(crate) struct Opened {
+    pub(crate) store: StateStore,
+    /// The thread that writes it.
+    pub(crate) thread: JoinHandle<()>,
+    /// What it holds.
+    pub(crate) stored: BTreeMap<PartitionId, StoredReplica>,
+}
+
+/// Hands states to the journal's thread.
+#[derive(Debug, Clone)]
+pub(crate) struct StateStore {
+    queue: Arc<(Mutex<Queue>, Condvar)>,
+}
+
+impl StateStore {
+    /// Opens the journal and starts its thread.
+    ///
+    /// `on_failure` is called once, when a write or flush fails: promises can then no longer be kept, and the process
+    /// has to end.
+    pub(crate) fn open(
+        dir: &Arc<DataDir>,
+        on_failure: impl FnOnce(JournalError) + Send + 'static,
+    ) -> Result<Opened, StateStoreError> {
+        let mut stored = BTreeMap::new();
+        let path = dir.file("replica-state");
+        let journal = Journal::open(dir.fs(), &path, &mut |payload| {
+            replay(&mut stored, postcard::from_bytes(payload)?);
+            Ok(())
+        })?;
+        let queue = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
+        let store = StateStore { queue: Arc::clone(&queue) };
+        let mut writer = Writer { journal, stored: stored.clone(), _dir: Arc::clone(dir) };
+        let thread = thread::Builder::new()
+            .name("replica-state".to_owned())
+            .spawn(move || {
+                if let Err(error) = writer.run(&queue) {
+                    on_failure(error);
+                }
+            })
+            .map_err(StateStoreError::Thread)?;
+        Ok(Opened { store, thread, stored })
+    }
+
+    /// Makes the state durable, then tells the partition that everything up to `number` is.
+    pub(crate) fn persist(
+        &self,
+        partition: PartitionId,
+        number: u64,
+        state: DurableState,
+        reply: ShardSender,
+    ) {
+        self.ask(partition, |request| request.state = Some((number, state, reply)));
+    }
+
+    /// Notes watermarks, at leisure.
+    pub(crate) fn checkpoint(&self, partition: PartitionId, checkpoint: Checkpoint) {
+        self.ask(partition, |request| request.checkpoint = Some(checkpoint));
+    }
+
+    /// Forgets a partition.
+    pub(crate) fn remove(&self, partition: PartitionId) {
+        self.ask(partition, |request| *request = Request { removed: true, ..Request::default() });
+    }
+
+    /// Ends the thread once everything asked for is written.
+    pub(crate) fn close(&self) {
+        lock(&self.queue.0).closed = true;
+        self.queue.1.notify_one();
+    }
+
+    fn ask(&self, partition: PartitionId, note: impl FnOnce(&mut Request)) {
+        note(lock(&self.queue.0).requests.entry(partition).or_default());
+        self.queue.1.notify_one();
+    }
+}
+
+struct Writer {
+    journal: Journal,
+    stored: BTreeMap<PartitionId, StoredReplica>,
+    /// The folder stays locked while this writes into it.
+    _dir: Arc<DataDir>,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &(Mutex<Queue>, Condvar)) -> Result<(), JournalError> {
+        while let Some(requests) = next(queue) {
+            self.write(&requests)?;
+            for (partition, request) in requests {
+                if let Some((number, _, reply)) = request.state {
+                    // An error says that the shard is gone, and with it whoever waited.
+                    let _ = reply.blocking_send(Command::Event(partition, Event::Persisted { number }));
+                }
+            }
+            self.rewrite_if_grown()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, requests: &BTreeMap<PartitionId, Request>) -> Result<(), JournalError> {
+        let mut frames = Vec::new();
+        for (&partition, request) in requests {
+            if request.removed {
+                frames.push(Frame::Removed(partition));
+            }
+            if let Some((_, state, _)) = &request.state {
+                frames.push(Frame::State(partition, state.clone()));
+            }
+            if let Some(checkpoint) = request.checkpoint {
+                frames.push(Frame::Checkpoint(partition, checkpoint));
+            }
+        }
+        let payloads: Vec<Vec<u8>> = frames.iter().map(encode).collect();
+        self.journal.append(&payloads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        // Checkpoints alone may wait for the next flush.
+        if requests.values().any(|request| request.state.is_some() || request.removed) {
+            self.journal.flush()?;
+        }
+        for frame in frames {
+            replay(&mut self.stored, frame);
+        }
+        Ok(())
+    }
+
+    fn rewrite_if_grown(&mut self) -> Result<(), JournalError> {
+        let live = self.stored.len() as u64 * BYTES_PER_PARTITION;
+        if self.journal.size() < REWRITE_ABOVE.max(4 * live) {
+            return Ok(());
+        }
+        let frames = self.stored.iter().flat_map(|(&partition, stored)| {
+            let state = Frame::State(partition, stored.state.clone());
+            [encode(&state), encode(&Frame::Checkpoint(partition, stored.checkpoint))]
+        });
+        self.journal.rewrite(frames)
+    }
+}
+
+fn next(queue: &(Mutex<Queue>, Condvar)) -> Option<BTreeMap<PartitionId, Request>> {
+    let mut guard = lock(&queue.0);
+    while guard.requests.is_empty() && !guard.closed {
+        guard = queue.1.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+    (!guard.requests.is_empty()).then(|| std::mem::take(&mut guard.requests))
+}
+
+fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {
+    match frame {
+        Frame::State(partition, state) => match stored.get_mut(&partition) {
+            Some(known) => known.state = state,
+            None => {
+                stored.insert(partition, StoredReplica { state, checkpoint: Checkpoint::default() });
+            }
+        },
+        Frame::Checkpoint(partition, checkpoint) => {
+            if let Some(known) = stored.get_mut(&partition) {
+                known.checkpoint = checkpoint;
+            }
+        }
+        Frame::Removed(partition) => {
+            stored.remove(&partition);
+        }
+    }
+}
+
+fn encode(frame: &Frame) -> Vec<u8> {
+    postcard::to_stdvec(frame).expect("plain data always has an encoding")
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}

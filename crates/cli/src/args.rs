@@ -1,0 +1,405 @@
+//! Every command and flag.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// A replicated commit log over three zones: controller, broker, client and demo in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = exit::HELP, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Brokers to begin with, host:port, separated by commas. The others are found through them.
+    #[arg(
+        long,
+        short = 'b',
+        global = true,
+        value_delimiter = ',',
+        env = "HOLDFAST_BOOTSTRAP",
+        default_value = "127.0.0.1:7070,127.0.0.1:7071,127.0.0.1:7072",
+        value_name = "HOST:PORT"
+    )]
+    pub bootstrap: Vec<String>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// How long an administrative command may take.
+    #[arg(long, global = true, value_parser = humantime::parse_duration, default_value = "10s")]
+    pub timeout: Duration,
+    /// The zone that this client runs in: reads come from a replica there.
+    #[arg(long, global = true, env = "HOLDFAST_ZONE")]
+    pub zone: Option<String>,
+    /// PEM file with the authority of the brokers' certificates; turns TLS on.
+    #[arg(long, global = true, env = "HOLDFAST_TLS_AUTHORITY", value_name = "FILE")]
+    pub tls_authority: Option<PathBuf>,
+    /// PEM file with this client's certificate chain.
+    #[arg(long, global = true, requires = "tls_key", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with this client's private key.
+    #[arg(long, global = true, requires = "tls_certificate", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// How log lines on stderr are written. Filter them with HOLDFAST_LOG, for example HOLDFAST_LOG=debug.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+}
+
+/// How something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a controller: one per zone keeps topics, leaders and liveness.
+    Controller(ProcessArgs),
+    /// Run a broker: it stores records and serves clients.
+    Broker(ProcessArgs),
+    /// Run three zones in this process, under load, and lose one.
+    Demo(DemoArgs),
+    /// Create, list, describe and delete topics.
+    Topic(TopicArgs),
+    /// Send records: one per line of standard input.
+    Produce(ProduceArgs),
+    /// Read records to standard output.
+    Consume(ConsumeArgs),
+    /// The cluster as a whole.
+    Cluster(ClusterArgs),
+    /// One zone.
+    Zone(ZoneArgs),
+    /// Measure.
+    Bench(BenchArgs),
+    /// Ask one process whether it serves; what container health checks call.
+    Health(HealthArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Flags of `controller` and `broker`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every key of the file can be set by the environment: HOLDFAST_BROKER__DATA_DIR for data-dir \
+of [broker], HOLDFAST_CLUSTER for cluster. Environment wins over file."
+)]
+pub struct ProcessArgs {
+    /// TOML file; deploy/local has one for every process, with all keys explained.
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration, say what is wrong with it, and do not start.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A script kills and heals zones by time: --script 'kill:b@5s,heal:b@15s'. With a script or \
+--format json there is no screen, and the last line of stdout is one JSON object. Exit code 0 only if nothing \
+acknowledged was lost or duplicated."
+)]
+pub struct DemoArgs {
+    /// What happens when: kill:ZONE@TIME and heal:ZONE@TIME, separated by commas. Zones are a, b and c.
+    #[arg(long, value_name = "STEPS")]
+    pub script: Option<String>,
+    /// How long the load runs. Default: until q is pressed, or 10s after the last step of a script.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Load in MB/s.
+    #[arg(long, default_value_t = 20.0, value_name = "MB/S")]
+    pub rate: f64,
+    /// Partitions of the demo topic.
+    #[arg(long, default_value_t = 12)]
+    pub partitions: u32,
+    /// Where the zones keep their files. Default: a temporary folder, removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `topic`.
+#[derive(Debug, Args)]
+pub struct TopicArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TopicCommand,
+}
+
+/// What to do with a topic.
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Create a topic.
+    Create(TopicCreateArgs),
+    /// List topics.
+    Ls,
+    /// Show partitions, leaders and replicas of a topic.
+    Describe {
+        /// The topic.
+        name: String,
+    },
+    /// Delete a topic and its records.
+    Delete {
+        /// The topic.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Flags of `topic create`.
+#[derive(Debug, Args)]
+pub struct TopicCreateArgs {
+    /// The topic: 1 to 249 of [a-zA-Z0-9._-].
+    pub name: String,
+    /// Number of partitions.
+    #[arg(long, short = 'p', default_value_t = 3)]
+    pub partitions: u32,
+    /// Replicas per partition, each in another zone.
+    #[arg(long, short = 'r', default_value_t = 3)]
+    pub replication: u32,
+    /// What an acknowledgement means: flushed in two zones, or in memory of two zones.
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Disk)]
+    pub durability: DurabilityArg,
+    /// Accept fewer than three replicas; the topic then does not survive the loss of a zone.
+    #[arg(long)]
+    pub waive_zones: bool,
+    /// Succeed if a topic of that name exists already.
+    #[arg(long)]
+    pub if_not_exists: bool,
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// Flushed to disk in two zones.
+    Disk,
+    /// In memory of two zones.
+    Memory,
+}
+
+/// How records are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CompressionArg {
+    /// Not at all.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// Flags of `produce`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ends with a summary on stderr: acked, failed (certainly not stored), unknown (may be stored, \
+once). Exit code 0 only if every record was acknowledged."
+)]
+pub struct ProduceArgs {
+    /// The topic.
+    pub topic: String,
+    /// One record for every line of this file instead of standard input.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Lines are KEY, this separator, VALUE. Without it records have no key.
+    #[arg(long, value_name = "TEXT")]
+    pub key_separator: Option<String>,
+    /// Send everything to this partition instead of choosing by key.
+    #[arg(long, short = 'p')]
+    pub partition: Option<u32>,
+    /// How batches are compressed.
+    #[arg(long, short = 'z', value_enum, default_value_t = CompressionArg::None)]
+    pub compression: CompressionArg,
+    /// How long a batch waits for more records.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5ms")]
+    pub linger: Duration,
+    /// Size at which a batch is sent.
+    #[arg(long, default_value_t = 131_072, value_name = "BYTES")]
+    pub batch_size: usize,
+    /// How long a record may take, retries included.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "120s")]
+    pub delivery_timeout: Duration,
+    /// Print partition and offset of every record to stdout.
+    #[arg(long)]
+    pub print_offsets: bool,
+}
+
+/// Flags of `consume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Offsets: start, end, 42, -10 (ten before the end), @2026-11-21T08:00:00Z or @-1h (by time)."
+)]
+pub struct ConsumeArgs {
+    /// The topic.
+    pub topic: String,
+    /// Where to begin: start, end, N, -N, @TIME.
+    #[arg(long, short = 'o', default_value = "start", allow_hyphen_values = true)]
+    pub offset: String,
+    /// Only these partitions. Default: all.
+    #[arg(long, short = 'p', value_delimiter = ',')]
+    pub partitions: Vec<u32>,
+    /// Stop after this many records.
+    #[arg(long, short = 'n')]
+    pub count: Option<u64>,
+    /// Stop at the end that the partitions have when the command starts.
+    #[arg(long, short = 'e')]
+    pub exit_at_end: bool,
+    /// Print the key and this separator before every value.
+    #[arg(long, value_name = "TEXT")]
+    pub key_separator: Option<String>,
+}
+
+/// `cluster`.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// What to do with the cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Say what loss the cluster survives now, and show zones, brokers and controllers.
+    Status,
+}
+
+/// `zone`.
+#[derive(Debug, Args)]
+pub struct ZoneArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ZoneCommand,
+}
+
+/// What to do with a zone.
+#[derive(Debug, Subcommand)]
+pub enum ZoneCommand {
+    /// Show one zone, or all.
+    Status {
+        /// The zone.
+        zone: Option<String>,
+    },
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Throughput and acknowledgement latency of producers.
+    Produce(BenchProduceArgs),
+}
+
+/// Flags of `bench produce`.
+#[derive(Debug, Args)]
+pub struct BenchProduceArgs {
+    /// The topic; it must exist.
+    pub topic: String,
+    /// Producers, each with its own connection.
+    #[arg(long, default_value_t = 4)]
+    pub clients: usize,
+    /// Bytes of a record's value.
+    #[arg(long, default_value_t = 1024, value_name = "BYTES")]
+    pub record: usize,
+    /// How long to send.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// Records per second over all producers. Default: as fast as possible. With a rate, latency counts from when a
+    /// record was due (open loop), so that a stall is not hidden.
+    #[arg(long)]
+    pub rate: Option<u64>,
+    /// How batches are compressed.
+    #[arg(long, short = 'z', value_enum, default_value_t = CompressionArg::None)]
+    pub compression: CompressionArg,
+    /// How long a batch waits for more records.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5ms")]
+    pub linger: Duration,
+    /// Size at which a batch is sent.
+    #[arg(long, default_value_t = 131_072, value_name = "BYTES")]
+    pub batch_size: usize,
+    /// Bytes that a producer may have waiting or on their way. Without a rate they are always full, and what waits
+    /// there is part of the latency.
+    #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
+    pub buffer: usize,
+}
+
+/// Flags of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// host:port of the process.
+    pub endpoint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace()).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_every_command_may_come_last() {
+        let line =
+            "holdfast consume orders -o -10 -p 0,2 -n 5 -e -b a:1,b:2 --format json --timeout 3s --zone a";
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        assert_eq!(arguments.global.bootstrap, ["a:1", "b:2"]);
+        assert_eq!(arguments.global.timeout, Duration::from_secs(3));
+        let Command::Consume(args) = arguments.command else { panic!("{arguments:?}") };
+        assert_eq!((args.offset.as_str(), args.partitions, args.count), ("-10", vec![0, 2], Some(5)));
+    }
+
+    #[test]
+    fn every_client_command_is_understood() {
+        for line in [
+            "holdfast topic create orders -p 12 -r 3 --durability memory --if-not-exists",
+            "holdfast topic ls",
+            "holdfast topic describe orders",
+            "holdfast topic delete orders --yes",
+            "holdfast produce orders --file lines --key-separator : -z zstd --delivery-timeout 30s --print-offsets",
+            "holdfast consume orders -o @-1h",
+            "holdfast cluster status",
+            "holdfast zone status",
+            "holdfast zone status zone-b",
+            "holdfast bench produce orders --clients 2 --record 100 --duration 5s --rate 1000 --buffer 1000000",
+            "holdfast health 127.0.0.1:7070",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        assert!(parse("holdfast topic describe").is_err());
+        assert!(parse("holdfast version --tls-certificate c.pem").is_err());
+    }
+}

@@ -1,0 +1,321 @@
+//! `holdfast produce`: a record for every line of the input.
+//!
+//! ```text
+//!  reader thread ─► bounded queue of chunks ─► lines ─► producer's buffer ─► outcomes, counted
+//! ```
+//! A full buffer stops the splitting of lines, a full queue the reading: memory is bounded whatever the input.
+
+mod input;
+mod lines;
+mod outcomes;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_client::{
+    CloseReport, Compression, Outcome, Pending, Producer, ProducerConfig, Record, SendError, TrySendError,
+};
+use holdfast_core::ErrorCode;
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::{build_failed, connect, interrupts};
+use super::human::{megabytes_per_second, per_second};
+use crate::args::{CompressionArg, Format, Global, ProduceArgs};
+use crate::exit::{self, CliError};
+use crate::output::print_json;
+use input::Input;
+use lines::{Lines, find};
+use outcomes::{Outcomes, Report};
+
+/// How long the producer may take to end once every outcome is known.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// A leader that is silent for this long counts as lost, unless the delivery timeout is shorter.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(global: &Global, args: ProduceArgs) -> Result<ExitCode, CliError> {
+    let what = || format!("producing to topic {:?}", args.topic);
+    if args.key_separator.as_deref() == Some("") {
+        let next = "give at least one character, or leave the flag out for records without keys";
+        return Err(CliError::new(exit::USAGE, what(), "--key-separator is empty", next));
+    }
+    let mut input = Input::open(args.file.as_deref())?;
+    let client = connect(global).await?;
+    let producer = client.producer(&args.topic).config(config(&args));
+    let producer = producer.build().await.map_err(|error| build_failed(what(), &error))?;
+    if let Some(partition) = args.partition.filter(|partition| *partition >= producer.partitions()) {
+        let why = format!("there is no partition {partition}: the topic has {}", producer.partitions());
+        return Err(CliError::new(exit::DATA, what(), why, "see `holdfast topic describe`"));
+    }
+    let report = args.print_offsets.then(|| Report::new(global.format));
+    let (interrupted, impatient) = interrupts();
+    let mut session = Session {
+        separator: args.key_separator.clone().map(String::into_bytes),
+        partition: args.partition,
+        outcomes: Outcomes::new(report),
+        refused: 0,
+        taken_bytes: 0,
+        stopped: None,
+        producer,
+    };
+    let started = Instant::now();
+    session.feed(&mut input, &interrupted).await?;
+    let counts = session.finish(&impatient).await?;
+    let summary = Summary { counts, bytes: session.taken_bytes, time: started.elapsed() };
+    let first_error = session.stopped.take().or(session.outcomes.take_first_error());
+    summary.print(global, &args.topic, first_error.as_ref())?;
+    ending(&counts, first_error, &args.topic)
+}
+
+fn config(args: &ProduceArgs) -> ProducerConfig {
+    let request_timeout = REQUEST_TIMEOUT.min(args.delivery_timeout.saturating_sub(args.linger));
+    ProducerConfig {
+        batch_size: args.batch_size,
+        linger: args.linger,
+        compression: compression(args.compression),
+        delivery_timeout: args.delivery_timeout,
+        request_timeout,
+        buffer_memory: ProducerConfig::default().buffer_memory.max(args.batch_size.saturating_mul(8)),
+        ..ProducerConfig::default()
+    }
+}
+
+pub(crate) fn compression(arg: CompressionArg) -> Compression {
+    match arg {
+        CompressionArg::None => Compression::None,
+        CompressionArg::Gzip => Compression::Gzip,
+        CompressionArg::Snappy => Compression::Snappy,
+        CompressionArg::Lz4 => Compression::Lz4,
+        CompressionArg::Zstd => Compression::Zstd,
+    }
+}
+
+/// Why not all records were taken or acknowledged.
+#[derive(Debug)]
+enum Problem {
+    /// The cluster, or the producer, did not take a record.
+    Send(SendError),
+    /// The input cannot be read, or not be cut into records.
+    Input(CliError),
+}
+
+struct Session {
+    producer: Producer,
+    separator: Option<Vec<u8>>,
+    partition: Option<u32>,
+    outcomes: Outcomes,
+    /// Records that the producer did not take.
+    refused: u64,
+    /// Bytes of keys and values of the records taken.
+    taken_bytes: u64,
+    /// Why reading ended early.
+    stopped: Option<Problem>,
+}
+
+impl Session {
+    /// Sends the input's lines until it ends, cannot go on, or `interrupted`.
+    async fn feed(&mut self, input: &mut Input, interrupted: &CancellationToken) -> Result<(), CliError> {
+        let mut lines = Lines::default();
+        while self.stopped.is_none() {
+            let chunk = tokio::select! {
+                biased;
+                () = interrupted.cancelled() => return Ok(()),
+                chunk = input.next() => chunk,
+                () = self.outcomes.oldest() => {
+                    self.outcomes.collect()?;
+                    continue;
+                }
+            };
+            match chunk {
+                None => break,
+                Some(Ok(chunk)) => lines.push(chunk),
+                Some(Err(error)) => {
+                    self.stopped = Some(Problem::Input(error));
+                    break;
+                }
+            }
+            while let Some(line) = lines.next_line() {
+                if !self.send(line, interrupted).await? {
+                    return Ok(());
+                }
+            }
+            if lines.is_too_long() {
+                self.stopped = Some(Problem::Input(lines.too_long()));
+            }
+            self.outcomes.collect()?;
+        }
+        if self.stopped.is_none()
+            && let Some(line) = lines.last_line()
+        {
+            self.send(line, interrupted).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands one line to the producer, waiting for room; `false` where nothing more is to be sent.
+    async fn send(&mut self, line: Bytes, interrupted: &CancellationToken) -> Result<bool, CliError> {
+        let size = line.len() as u64;
+        let record = self.record(line);
+        let sent = match self.producer.try_send(record) {
+            Ok(pending) => Ok(pending),
+            Err(TrySendError::Refused(error)) => Err(error),
+            Err(TrySendError::Full(record)) => {
+                let Some(sent) = self.send_when_room(record, interrupted).await? else { return Ok(false) };
+                sent
+            }
+        };
+        match sent {
+            Ok(pending) => {
+                self.taken_bytes += size;
+                self.outcomes.push(pending)?;
+            }
+            Err(error) => {
+                self.refused += 1;
+                // A record that is too large says nothing of the next one; everything else does.
+                let alone = error.source.code == ErrorCode::BatchTooLarge;
+                if !alone {
+                    self.stopped = Some(Problem::Send(error));
+                    return Ok(false);
+                }
+                self.outcomes.note(error);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `None` where interrupted: the record was not taken.
+    async fn send_when_room(
+        &mut self,
+        record: Record,
+        interrupted: &CancellationToken,
+    ) -> Result<Option<Result<Pending, SendError>>, CliError> {
+        self.outcomes.collect()?;
+        tokio::select! {
+            sent = self.producer.send(record) => Ok(Some(sent)),
+            () = interrupted.cancelled() => Ok(None),
+        }
+    }
+
+    fn record(&self, line: Bytes) -> Record {
+        let cut =
+            self.separator.as_deref().and_then(|separator| Some((find(&line, separator)?, separator.len())));
+        let record = match cut {
+            Some((at, length)) => Record::new(line.slice(at + length..)).with_key(line.slice(..at)),
+            None => Record::new(line),
+        };
+        match self.partition {
+            Some(partition) => record.with_partition(partition),
+            None => record,
+        }
+    }
+
+    /// Waits for the outcome of everything taken; a second interrupt ends the waiting.
+    async fn finish(&mut self, impatient: &CancellationToken) -> Result<CloseReport, CliError> {
+        let producer = self.producer.clone();
+        let flush = producer.flush();
+        tokio::pin!(flush);
+        loop {
+            tokio::select! {
+                () = &mut flush => break,
+                () = impatient.cancelled() => break,
+                () = self.outcomes.oldest() => self.outcomes.collect()?,
+            }
+        }
+        let limit = if impatient.is_cancelled() { Duration::ZERO } else { CLOSE_LIMIT };
+        let mut counts = self.producer.close(limit).await;
+        self.outcomes.collect_all()?;
+        counts.failed += self.refused;
+        Ok(counts)
+    }
+}
+
+/// What the command ends with.
+struct Summary {
+    counts: CloseReport,
+    bytes: u64,
+    time: Duration,
+}
+
+impl Summary {
+    fn print(&self, global: &Global, topic: &str, first_error: Option<&Problem>) -> Result<(), CliError> {
+        let CloseReport { acked, failed, unknown } = self.counts;
+        let rate = megabytes_per_second(self.bytes, self.time);
+        eprintln!("acked {acked}  failed {failed}  unknown {unknown}  {rate:.1} MB/s");
+        if global.format == Format::Text {
+            return Ok(());
+        }
+        let first_error = first_error.map(|problem| match problem {
+            Problem::Send(error) => {
+                json!({ "code": error.source.code.name(), "message": error.source.message })
+            }
+            Problem::Input(error) => json!({ "code": "INPUT", "message": error.why }),
+        });
+        print_json(&json!({
+            "v": 1,
+            "topic": topic,
+            "acked": acked,
+            "failed": failed,
+            "unknown": unknown,
+            "bytes": self.bytes,
+            "seconds": self.time.as_secs_f64(),
+            "mb_per_s": rate,
+            "records_per_s": per_second(acked, self.time),
+            "first_error": first_error,
+        }))
+    }
+}
+
+/// 0 only where every record was acknowledged.
+fn ending(counts: &CloseReport, first: Option<Problem>, topic: &str) -> Result<ExitCode, CliError> {
+    let CloseReport { acked, failed, unknown } = *counts;
+    let what = format!("producing to topic {topic:?}");
+    let problem = match first {
+        None if failed == 0 && unknown == 0 => return Ok(ExitCode::SUCCESS),
+        None => {
+            let why = format!("{failed} records failed, {unknown} are of unknown outcome");
+            CliError::new(exit::RETRY, what, why, "see `holdfast cluster status`")
+        }
+        Some(Problem::Input(error)) => error,
+        Some(Problem::Send(SendError { outcome, source })) => {
+            let mut problem = CliError::api(what, &source);
+            if outcome == Outcome::Failed {
+                "what failed was certainly not stored: it can be sent again".clone_into(&mut problem.next);
+            }
+            let class = if problem.exit == exit::DATA { exit::DATA } else { exit::RETRY };
+            CliError { exit: class, ..problem }
+        }
+    };
+    if unknown == 0 {
+        return Err(problem);
+    }
+    let next =
+        format!("{acked} are stored; {unknown} may be, once: read the topic before sending them again");
+    Err(CliError { exit: exit::SOFTWARE, next, ..problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::ApiError;
+
+    use super::*;
+
+    fn ended(failed: u64, unknown: u64, code: Option<ErrorCode>) -> u8 {
+        let counts = CloseReport { acked: 5, failed, unknown };
+        let outcome = if unknown > 0 { Outcome::Unknown } else { Outcome::Failed };
+        let first = code.map(|code| Problem::Send(SendError { outcome, source: ApiError::new(code, "no") }));
+        ending(&counts, first, "t").map_or_else(|error| error.exit, |_| exit::OK)
+    }
+
+    #[test]
+    fn exit_codes_tell_the_worst_outcome() {
+        assert_eq!(ended(0, 0, None), exit::OK);
+        assert_eq!(ended(1, 0, Some(ErrorCode::BatchTooLarge)), exit::DATA);
+        assert_eq!(ended(1, 0, Some(ErrorCode::LeaderUnavailable)), exit::RETRY);
+        assert_eq!(ended(1, 0, Some(ErrorCode::Unavailable)), exit::RETRY);
+        assert_eq!(ended(1, 1, Some(ErrorCode::BatchTooLarge)), exit::SOFTWARE);
+        assert_eq!(ended(0, 1, Some(ErrorCode::DeadlineExceeded)), exit::SOFTWARE);
+        assert_eq!(ended(0, 1, None), exit::SOFTWARE);
+    }
+}

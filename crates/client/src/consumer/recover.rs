@@ -1,0 +1,71 @@
+//! What a fetch loop does after a failed request.
+
+use holdfast_core::{ErrorCode, Offset};
+use holdfast_proto::ApiError;
+use tokio::time::{Instant, sleep_until};
+
+use super::ConsumeError;
+use super::fetch::{Fetcher, Route};
+use crate::retry::{MAX_DELAY, Verdict, judge};
+use crate::routing::leader_of;
+
+impl Fetcher {
+    /// Decides what follows a failed request, and waits where that helps.
+    pub(super) async fn recover(&mut self, route: Route, error: ApiError) -> Result<(), ConsumeError> {
+        if route.follower {
+            tracing::debug!(partition = %self.id, endpoint = %route.target.endpoint, %error, "follower left");
+            self.bar_follower();
+            return Ok(());
+        }
+        if error.code == ErrorCode::OffsetOutOfRange {
+            self.judge_range(&error)?;
+        } else if judge(error.code) == Verdict::Refused {
+            return Err(self.refused(error));
+        }
+        let named = error.detail("leader_endpoint").filter(|_| error.code == ErrorCode::NotLeader);
+        let named = named.filter(|named| *named != route.target.endpoint);
+        let delay = match self.client.router().node(&route.target.endpoint) {
+            Ok(node) => node.budget.delay(&mut self.backoff, &error),
+            Err(_) => MAX_DELAY,
+        };
+        self.client.metadata().doubt();
+        // Two brokers that point at each other are followed a few times only.
+        if let Some(named) = named.filter(|named| self.client.router().knows(named))
+            && self.backoff.attempts() <= 3
+        {
+            self.hint = Some(named.to_owned());
+            return Ok(());
+        }
+        self.failed = Some(route.target);
+        self.wait_for_other_leader(Instant::now() + delay).await;
+        Ok(())
+    }
+
+    /// Waits until `deadline`, or until the map names another leader than the one that failed.
+    async fn wait_for_other_leader(&mut self, deadline: Instant) {
+        loop {
+            let map = self.map.borrow_and_update().clone();
+            if leader_of(&map, self.id).is_some_and(|leader| Some(&leader) != self.failed.as_ref()) {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(deadline) => return,
+                changed = self.map.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Records below the log's start are gone. A position above the high watermark is a leader's that does not know
+    /// yet how far its predecessor had committed, unless it stays so.
+    fn judge_range(&mut self, error: &ApiError) -> Result<(), ConsumeError> {
+        let offset = |name| error.detail(name).and_then(|text| text.parse().ok()).map(Offset);
+        let (log_start_offset, high_watermark) = (offset("log_start_offset"), offset("high_watermark"));
+        let ahead = high_watermark.is_some_and(|high_watermark| self.position > high_watermark);
+        let since = self.ahead_since.get_or_insert_with(Instant::now);
+        if ahead && since.elapsed() < self.config.request_timeout {
+            return Ok(());
+        }
+        let (partition, position) = (self.id.index, self.position);
+        Err(ConsumeError::OutOfRange { partition, position, log_start_offset, high_watermark })
+    }
+}

@@ -1,0 +1,205 @@
+//! Which brokers there are, in which order to try them, and one channel to each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_core::metadata::ClusterMap;
+use holdfast_core::{ErrorCode, PartitionId, Term, ZoneId};
+use holdfast_proto::ApiError;
+use holdfast_proto::transport::{Link, MAX_CLIENT_MESSAGE, Tls, connect_lazy};
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::v1::fetch_service_client::FetchServiceClient;
+use holdfast_proto::v1::offset_service_client::OffsetServiceClient;
+use holdfast_proto::v1::produce_service_client::ProduceServiceClient;
+use holdfast_proto::v1::topic_service_client::TopicServiceClient;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::retry::RetryBudget;
+use crate::sync::lock;
+
+/// How long an address that failed stands behind the others.
+const DEMOTION: Duration = Duration::from_secs(30);
+/// How long its whole zone does: it may be the zone that went dark, and silence costs seconds per address.
+const ZONE_DEMOTION: Duration = Duration::from_secs(5);
+/// A request that is silent for this long beyond what it was told to wait casts doubt on the map, long before it counts
+/// as lost: the stream that would bring a better map may be as dead as the leader.
+pub(crate) const DOUBT_AFTER: Duration = Duration::from_millis(500);
+
+/// Where a partition's requests go, as of one map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// `host:port` of the broker.
+    pub(crate) endpoint: String,
+    /// The partition's term in the map that said so.
+    pub(crate) term: Term,
+}
+
+/// The live leader of a partition.
+pub(crate) fn leader_of(map: &ClusterMap, partition: PartitionId) -> Option<Target> {
+    let term = map.partition(partition)?.register.term;
+    let leader = map.leader_of(partition)?;
+    Some(Target { endpoint: leader.client_endpoint.clone(), term })
+}
+
+/// A live replica in `zone`, which may be the leader.
+pub(crate) fn replica_in(map: &ClusterMap, partition: PartitionId, zone: &ZoneId) -> Option<Target> {
+    let register = &map.partition(partition)?.register;
+    let live = register.set.iter().filter(|replica| map.is_live(**replica));
+    let broker = live.filter_map(|replica| map.broker(replica.broker)).find(|broker| broker.zone == *zone)?;
+    Some(Target { endpoint: broker.client_endpoint.clone(), term: register.term })
+}
+
+/// A broker by address: its channel and the retries it can still bear.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) endpoint: String,
+    pub(crate) budget: RetryBudget,
+    channel: Channel,
+}
+
+macro_rules! service {
+    ($name:ident, $client:ident) => {
+        pub(crate) fn $name(&self) -> $client<Channel> {
+            $client::new(self.channel.clone())
+                .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+                .max_encoding_message_size(MAX_CLIENT_MESSAGE)
+        }
+    };
+}
+
+impl Node {
+    service!(produce, ProduceServiceClient);
+    service!(fetch, FetchServiceClient);
+    service!(offsets, OffsetServiceClient);
+    service!(topics, TopicServiceClient);
+    service!(cluster, ClusterServiceClient);
+}
+
+/// The addresses known and the channels opened.
+#[derive(Debug)]
+pub(crate) struct Router {
+    zone: Option<ZoneId>,
+    tls: Option<Tls>,
+    addresses: Mutex<BTreeMap<String, Address>>,
+    /// Only for addresses in `addresses`.
+    nodes: Mutex<HashMap<String, Arc<Node>>>,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    bootstrap: bool,
+    zone: Option<ZoneId>,
+    /// Whether the map says that the broker is dead.
+    dead: bool,
+    failed_at: Option<Instant>,
+}
+
+impl Router {
+    pub(crate) fn new(bootstrap: &[String], zone: Option<&str>, tls: Option<Tls>) -> Router {
+        let address = |_| Address { bootstrap: true, ..Address::default() };
+        let addresses = bootstrap.iter().map(|endpoint| (endpoint.clone(), address(endpoint))).collect();
+        Router { zone: zone.map(ZoneId::new), tls, addresses: Mutex::new(addresses), nodes: Mutex::default() }
+    }
+
+    /// The client's own zone.
+    pub(crate) fn zone(&self) -> Option<&ZoneId> {
+        self.zone.as_ref()
+    }
+
+    /// Takes in the brokers of a map. Bootstrap addresses stay; others go with their broker, and their channels too.
+    pub(crate) fn learn(&self, map: &ClusterMap) {
+        let mut addresses = lock(&self.addresses);
+        addresses.retain(|endpoint, address| {
+            address.dead = false;
+            address.bootstrap || map.brokers().any(|broker| broker.client_endpoint == *endpoint)
+        });
+        for broker in map.brokers() {
+            let address = addresses.entry(broker.client_endpoint.clone()).or_default();
+            address.zone = Some(broker.zone.clone());
+            address.dead = !broker.live;
+        }
+        lock(&self.nodes).retain(|endpoint, _| addresses.contains_key(endpoint));
+    }
+
+    /// Whether this is a broker's address or a bootstrap address.
+    pub(crate) fn knows(&self, endpoint: &str) -> bool {
+        lock(&self.addresses).contains_key(endpoint)
+    }
+
+    /// Puts an address behind the others for a while.
+    pub(crate) fn demote(&self, endpoint: &str) {
+        if let Some(address) = lock(&self.addresses).get_mut(endpoint) {
+            address.failed_at = Some(Instant::now());
+        }
+    }
+
+    /// Every address, the most promising first: not known dead, not failed lately, in no zone that failed lately, own
+    /// zone, else random.
+    pub(crate) fn order(&self) -> Vec<String> {
+        let addresses = lock(&self.addresses);
+        let suspects: Vec<&ZoneId> = addresses
+            .values()
+            .filter(|address| address.failed_at.is_some_and(|at| at.elapsed() < ZONE_DEMOTION))
+            .filter_map(|address| address.zone.as_ref())
+            .collect();
+        let mut order: Vec<_> = addresses
+            .iter()
+            .map(|(endpoint, address)| {
+                let failed_at = address.failed_at.filter(|at| at.elapsed() < DEMOTION);
+                let suspect = address.zone.as_ref().is_some_and(|zone| suspects.contains(&zone));
+                let foreign = self.zone.is_none() || address.zone != self.zone;
+                ((address.dead, failed_at, suspect, foreign, rand::random::<u32>()), endpoint.clone())
+            })
+            .collect();
+        order.sort();
+        order.into_iter().map(|(_, endpoint)| endpoint).collect()
+    }
+
+    /// The broker at a known address.
+    pub(crate) fn node(&self, endpoint: &str) -> Result<Arc<Node>, ApiError> {
+        let mut nodes = lock(&self.nodes);
+        if let Some(node) = nodes.get(endpoint) {
+            return Ok(node.clone());
+        }
+        // A broker's windows: it sends us what we fetch.
+        let channel = connect_lazy(endpoint, Link::Peer, self.tls.as_ref()).map_err(|error| {
+            ApiError::new(ErrorCode::Unavailable, format!("{error}: {}", error.source))
+                .with("endpoint", endpoint)
+        })?;
+        let node = Arc::new(Node { endpoint: endpoint.to_owned(), budget: RetryBudget::default(), channel });
+        nodes.insert(endpoint.to_owned(), node.clone());
+        Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::cluster_map;
+
+    #[test]
+    fn own_zone_first_failed_last_bootstrap_kept() {
+        let bootstrap = ["first:1".to_owned()];
+        let router = Router::new(&bootstrap, Some("zone-b"), None);
+        router.learn(&cluster_map(&["a:1", "b:1", "c:1"], &[0], &[]));
+        assert_eq!(router.order().len(), 4);
+        assert_eq!(router.order()[0], "b:1");
+        router.demote("b:1");
+        assert_eq!(router.order()[3], "b:1");
+        router.learn(&cluster_map(&["d:1"], &[0], &[]));
+        assert!(router.knows("first:1") && router.knows("d:1") && !router.knows("a:1"));
+    }
+
+    #[tokio::test]
+    async fn channels_are_kept_for_known_brokers_only() {
+        let router = Router::new(&["a:1".to_owned()], None, None);
+        router.learn(&cluster_map(&["b:1"], &[0], &[]));
+        let node = router.node("b:1").unwrap();
+        assert!(Arc::ptr_eq(&node, &router.node("b:1").unwrap()));
+        router.learn(&cluster_map(&["c:1"], &[0], &[]));
+        assert!(lock(&router.nodes).is_empty());
+        assert!(router.node("not an address").is_err());
+    }
+}

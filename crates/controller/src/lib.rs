@@ -1,0 +1,31 @@
+//! Holdfast's control plane: what topics, brokers and leaders there are. Never on the path of a record.
+//!
+//! ```text
+//!  brokers ── Heartbeat ──► liveness, reports ── verdicts ──► supervisor ── Command ──► raft ──► store
+//!          ── CreateTopic ... ─────────────────────────────────────────────────────────►  │
+//!          ◄───────────────────────── WatchMetadata ◄── Update ◄── serving ◄──────────────┘
+//!
+//!  server      wiring, start, shutdown          service/    one file per rpc
+//!  raft/       the quorum; alone names openraft  store/      the applied state; `table` alone names sled
+//!  folder      whose the data folder is          config      the section of the configuration
+//! ```
+//!
+//! Invariants:  vote and log are on disk before anybody hears of them (`raft::log_store`);
+//!              the applied state in sled may be lost at any time, log and snapshot rebuild it;
+//!              what is volatile (heartbeats, reports) only leads to proposals, never to decisions.
+
+mod config;
+mod folder;
+mod liveness;
+mod raft;
+mod reports;
+mod server;
+mod service;
+mod shared;
+mod store;
+mod supervisor;
+
+pub use config::{ConfigError, ControllerConfig, VoterConfig};
+pub use folder::FolderError;
+pub use raft::{LogStoreError, QuorumError};
+pub use server::{Controller, ControllerError};

@@ -1,0 +1,263 @@
+//! Heartbeats in, verdicts out: which brokers to register, which to fence, which partitions need another leader.
+//!
+//! Everything here is volatile and decides nothing by itself: every controller keeps a tracker from the heartbeats that
+//! it gets, so that a newly elected leader already knows who lives; only the leader asks for `verdicts` and proposes
+//! them. Time is an argument and never goes backwards.
+//!
+//! A broker is dead after `session_timeout` of silence, or when its heartbeat streams ended, here and at a controller in
+//! another zone, and it did not come back within `reset_grace`: a killed process says so at once, by its sockets.
+//!
+//! Invariants:  LIV-1  silence, and absence after a reset, count only while this process was awake
+//!              LIV-2  one verdict demotes brokers of one zone, all of its silent ones at once
+//!              LIV-3  no verdict leaves fewer than a majority of the zones with a live broker: beyond that no
+//!                     partition has a quorum, and a mistake of ours is the likelier explanation
+
+mod witness;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use holdfast_core::metadata::{Broker, BrokerRegistration, ClusterMap, majority};
+use holdfast_core::{BrokerId, ControllerId, Incarnation, ZoneId};
+
+pub(crate) use witness::Run;
+use witness::Witnesses;
+
+/// Brokers that are tracked at most; further ones are refused.
+const MAX_BROKERS: usize = 10_000;
+/// Earlier runs of a broker that are remembered, so that a zombie does not take its id back.
+const REMEMBERED_RUNS: usize = 8;
+/// A broker that is in no map is forgotten after this many session timeouts.
+const FORGET_AFTER: u32 = 60;
+
+/// Who was heard, and when.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    session_timeout: Duration,
+    reset_grace: Duration,
+    witnesses: Witnesses,
+    sessions: BTreeMap<BrokerId, Session>,
+    /// Since when this controller leads; a broker it never heard counts as heard then.
+    leads_since: Option<Instant>,
+    /// The last look. A gap between two looks is time in which this process did not run.
+    looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Session {
+    registration: BrokerRegistration,
+    heard: Instant,
+    /// Streams that carry this run's heartbeats.
+    streams: usize,
+    /// When the last of them ended; `None` while there is one, or before there was.
+    cut: Option<Instant>,
+    replaced: VecDeque<Incarnation>,
+}
+
+/// Why a heartbeat does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("broker {id} is registered in zone {registered}, not {requested}: an id never changes its zone")]
+    OtherZone { id: BrokerId, registered: ZoneId, requested: ZoneId },
+    #[error("broker {id} was started again elsewhere: this run of it is no longer the broker")]
+    Replaced { id: BrokerId },
+    #[error("{MAX_BROKERS} brokers are known already")]
+    TooMany,
+}
+
+/// What the leader should propose.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdicts {
+    /// Brokers whose heartbeat differs from the map.
+    pub(crate) register: Vec<BrokerRegistration>,
+    /// Brokers that are dead, all of one zone.
+    pub(crate) fence: Vec<(BrokerId, Incarnation)>,
+    /// Brokers that seem dead but whose loss would leave no majority of zones (LIV-3).
+    pub(crate) held_back: Vec<BrokerId>,
+}
+
+impl Tracker {
+    /// For a controller in `zone`.
+    pub(crate) fn new(session_timeout: Duration, reset_grace: Duration, zone: ZoneId) -> Self {
+        Tracker {
+            session_timeout,
+            reset_grace,
+            witnesses: Witnesses::new(zone, session_timeout / 2),
+            sessions: BTreeMap::new(),
+            leads_since: None,
+            looked: None,
+        }
+    }
+
+    /// A broker was heard. Says whether the map must be changed for it.
+    pub(crate) fn heard(
+        &mut self,
+        now: Instant,
+        map: &ClusterMap,
+        registration: BrokerRegistration,
+    ) -> Result<bool, Refusal> {
+        let id = registration.id;
+        let known = map.broker(id);
+        if let Some(known) = known.filter(|known| known.zone != registration.zone) {
+            let (registered, requested) = (known.zone.clone(), registration.zone);
+            return Err(Refusal::OtherZone { id, registered, requested });
+        }
+        let news = !known.is_some_and(|known| matches_map(known, &registration));
+        if !self.sessions.contains_key(&id) && self.sessions.len() >= MAX_BROKERS {
+            return Err(Refusal::TooMany);
+        }
+        let session = self.sessions.entry(id).or_insert_with(|| Session {
+            registration: registration.clone(),
+            heard: now,
+            streams: 0,
+            cut: None,
+            replaced: VecDeque::new(),
+        });
+        if session.replaced.contains(&registration.incarnation) {
+            return Err(Refusal::Replaced { id });
+        }
+        if session.registration.incarnation != registration.incarnation {
+            session.replaced.truncate(REMEMBERED_RUNS - 1);
+            session.replaced.push_front(session.registration.incarnation);
+            (session.streams, session.cut) = (0, None);
+        }
+        session.registration = registration;
+        session.heard = now.max(session.heard);
+        Ok(news)
+    }
+
+    /// A stream begins to carry heartbeats of a run that was heard.
+    pub(crate) fn opened(&mut self, run: Run) {
+        if let Some(session) = self.session_of(run) {
+            session.streams += 1;
+            session.cut = None;
+        }
+    }
+
+    /// That stream ended.
+    pub(crate) fn closed(&mut self, now: Instant, run: Run) {
+        if let Some(session) = self.session_of(run) {
+            session.streams = session.streams.saturating_sub(1);
+            if session.streams == 0 {
+                session.cut = Some(now);
+            }
+        }
+    }
+
+    fn session_of(&mut self, (id, incarnation): Run) -> Option<&mut Session> {
+        self.sessions.get_mut(&id).filter(|session| session.registration.incarnation == incarnation)
+    }
+
+    /// Runs whose streams to this controller ended, and who did not come back in time.
+    pub(crate) fn lost(&self, now: Instant) -> BTreeSet<Run> {
+        let gone = self.sessions.values().filter(|session| {
+            session.cut.is_some_and(|cut| now.saturating_duration_since(cut) >= self.reset_grace)
+        });
+        gone.map(|session| (session.registration.id, session.registration.incarnation)).collect()
+    }
+
+    /// Another controller said which runs it has lost.
+    pub(crate) fn witnessed(&mut self, now: Instant, by: ControllerId, zone: &ZoneId, lost: BTreeSet<Run>) {
+        self.witnesses.said(now, by, zone, lost);
+    }
+
+    /// Whether a broker that the map calls alive is lost to this controller and no other zone has said so yet: then
+    /// the others should be asked now.
+    pub(crate) fn needs_witness(&self, now: Instant, map: &ClusterMap) -> bool {
+        self.lost(now).iter().any(|run| {
+            map.broker(run.0).is_some_and(|known| known.live && known.incarnation == run.1)
+                && !self.witnesses.confirm(now, run)
+        })
+    }
+
+    /// Another controller leads, or nobody.
+    pub(crate) fn follow(&mut self) {
+        self.leads_since = None;
+    }
+
+    /// Call it regularly, leader or not, whatever else is waited for. While this process did not run, heartbeats
+    /// waited in its sockets: that silence is ours and is forgiven (LIV-1).
+    pub(crate) fn look(&mut self, now: Instant) {
+        let pause = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.looked = Some(now);
+        if pause >= self.reset_grace / 2 {
+            // The fresh stream may wait in our listener.
+            for cut in self.sessions.values_mut().filter_map(|session| session.cut.as_mut()) {
+                *cut = (*cut + pause).min(now);
+            }
+        }
+        if pause < self.session_timeout / 4 {
+            return;
+        }
+        for session in self.sessions.values_mut() {
+            session.heard = (session.heard + pause).min(now);
+        }
+        self.leads_since = self.leads_since.map(|since| (since + pause).min(now));
+    }
+
+    /// What to propose, right after a `look`. For the leader only.
+    pub(crate) fn verdicts(&mut self, now: Instant, map: &ClusterMap) -> Verdicts {
+        let leads_since = *self.leads_since.get_or_insert(now);
+        self.sessions.retain(|&id, session| {
+            map.broker(id).is_some()
+                || now.saturating_duration_since(session.heard) < self.session_timeout * FORGET_AFTER
+        });
+        let mut verdicts = Verdicts { register: self.news(now, map), ..Verdicts::default() };
+        let silent = |broker: &&Broker, limit: Duration| {
+            let heard = self.sessions.get(&broker.id).map_or(leads_since, |session| session.heard);
+            now.saturating_duration_since(heard) >= limit
+        };
+        let mut lost = self.lost(now);
+        lost.retain(|run| self.witnesses.confirm(now, run));
+        let gone = |broker: &&Broker, limit: Duration| {
+            silent(broker, limit) || lost.contains(&(broker.id, broker.incarnation))
+        };
+        let live = || map.brokers().filter(|broker| broker.live);
+        let expired: Vec<&Broker> = live().filter(|broker| gone(broker, self.session_timeout)).collect();
+        for zone in expired.iter().map(|broker| &broker.zone).collect::<BTreeSet<_>>() {
+            let of_zone = |broker: &&Broker| broker.zone == *zone;
+            let dead: Vec<&Broker> =
+                live().filter(of_zone).filter(|broker| gone(broker, self.session_timeout / 2)).collect();
+            if leaves_majority_of_zones(map, &dead) {
+                verdicts.fence = dead.iter().map(|broker| (broker.id, broker.incarnation)).collect();
+                return verdicts;
+            }
+            verdicts.held_back.extend(expired.iter().copied().filter(of_zone).map(|broker| broker.id));
+        }
+        verdicts
+    }
+
+    /// Brokers that were heard lately and of which the map says something else.
+    fn news(&self, now: Instant, map: &ClusterMap) -> Vec<BrokerRegistration> {
+        let lately = |session: &&Session| {
+            session.cut.is_none() && now.saturating_duration_since(session.heard) < self.session_timeout / 2
+        };
+        let differs = |registration: &&BrokerRegistration| match map.broker(registration.id) {
+            Some(known) => known.zone == registration.zone && !matches_map(known, registration),
+            None => true,
+        };
+        let registrations = self.sessions.values().filter(lately).map(|session| &session.registration);
+        registrations.filter(differs).cloned().collect()
+    }
+}
+
+fn matches_map(known: &Broker, registration: &BrokerRegistration) -> bool {
+    known.live
+        && known.dir == registration.dir
+        && known.incarnation == registration.incarnation
+        && known.client_endpoint == registration.client_endpoint
+        && known.peer_endpoint == registration.peer_endpoint
+}
+
+/// LIV-3: whether a majority of all zones keeps a live broker without `dead`, or the zone keeps one itself.
+fn leaves_majority_of_zones(map: &ClusterMap, dead: &[&Broker]) -> bool {
+    let is_dead = |broker: &&Broker| dead.iter().any(|dead| dead.id == broker.id);
+    let zones: BTreeSet<&ZoneId> = map.brokers().map(|broker| &broker.zone).collect();
+    let alive: BTreeSet<&ZoneId> =
+        map.brokers().filter(|broker| broker.live && !is_dead(broker)).map(|broker| &broker.zone).collect();
+    let keeps_one = dead.first().is_some_and(|dead| alive.contains(&dead.zone));
+    keeps_one || alive.len() >= majority(zones.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Reports of leaders: who is stuck gets a successor, what is complete is noted (replication-protocol R41, R3).
+//!
+//! Volatile, and kept by every controller like the heartbeats that bring them; only the leader acts. Time is an
+//! argument.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use holdfast_core::metadata::{Appointment, ClusterMap, LeaderReport, LeaderState, Register};
+use holdfast_core::{BrokerId, PartitionId, Term};
+
+/// Pause after the first appointment of a partition; doubles each time.
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
+const BACKOFF_LAST: Duration = Duration::from_secs(30);
+/// A partition that stayed calm for this long begins with the first pause again.
+const CALM: Duration = Duration::from_secs(60);
+/// A report is acted on for this long.
+const REPORT_LIFE: Duration = Duration::from_secs(10);
+/// Appointments in one entry at most.
+const APPOINT_AT_ONCE: usize = 10_000;
+
+/// What leaders have reported of terms that still stand.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    stalled: BTreeMap<PartitionId, (Term, Instant)>,
+    complete: BTreeMap<PartitionId, (Term, Instant)>,
+    backoff: BTreeMap<PartitionId, Backoff>,
+}
+
+#[derive(Debug)]
+struct Backoff {
+    appointed: Instant,
+    pause: Duration,
+}
+
+impl Reports {
+    /// Takes in what `broker` says of a partition. Only the leader of the current term is believed, which also bounds
+    /// how much is kept.
+    pub(crate) fn reported(
+        &mut self,
+        now: Instant,
+        map: &ClusterMap,
+        broker: BrokerId,
+        report: &LeaderReport,
+        complete: bool,
+    ) {
+        let id = report.partition;
+        let Some(register) = map.partition(id).map(|partition| &partition.register) else { return };
+        if register.term != report.term || register.leader.broker != broker {
+            return;
+        }
+        if report.state == LeaderState::Stalled {
+            self.stalled.insert(id, (report.term, now));
+        } else {
+            self.stalled.remove(&id);
+        }
+        if complete && register.prev.is_some() {
+            self.complete.insert(id, (report.term, now));
+        }
+    }
+
+    /// Whether there is anything to act on.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stalled.is_empty() && self.complete.is_empty()
+    }
+
+    /// Leaders to appoint in place of those that are stuck, and the changes that are complete.
+    pub(crate) fn verdicts(
+        &mut self,
+        now: Instant,
+        map: &ClusterMap,
+    ) -> (Vec<Appointment>, Vec<(PartitionId, Term)>) {
+        self.forget(now, map);
+        let mut appointments = Vec::new();
+        for (&partition, &(term, _)) in &self.stalled {
+            let Some(register) = map.partition(partition).map(|known| &known.register) else { continue };
+            let Some(leader) = successor(map, register) else { continue };
+            if appointments.len() < APPOINT_AT_ONCE && self.backoff_is_over(now, partition) {
+                appointments.push(Appointment { partition, expected_term: term, leader });
+            }
+        }
+        for appointment in &appointments {
+            self.appointed(now, appointment.partition);
+        }
+        let complete = self.complete.iter().map(|(&partition, &(term, _))| (partition, term)).collect();
+        (appointments, complete)
+    }
+
+    fn forget(&mut self, now: Instant, map: &ClusterMap) {
+        let stands = |id: &PartitionId, (term, since): &mut (Term, Instant)| {
+            now.saturating_duration_since(*since) < REPORT_LIFE
+                && map.partition(*id).is_some_and(|partition| partition.register.term == *term)
+        };
+        self.stalled.retain(stands);
+        self.complete.retain(stands);
+        self.complete
+            .retain(|id, _| map.partition(*id).is_some_and(|partition| partition.register.prev.is_some()));
+        self.backoff.retain(|_, backoff| now.saturating_duration_since(backoff.appointed) < CALM);
+    }
+
+    fn backoff_is_over(&self, now: Instant, partition: PartitionId) -> bool {
+        self.backoff
+            .get(&partition)
+            .is_none_or(|backoff| now.saturating_duration_since(backoff.appointed) >= backoff.pause)
+    }
+
+    fn appointed(&mut self, now: Instant, partition: PartitionId) {
+        let pause = match self.backoff.get(&partition) {
+            Some(backoff) => (backoff.pause * 2).min(BACKOFF_LAST),
+            None => BACKOFF_FIRST,
+        };
+        self.backoff.insert(partition, Backoff { appointed: now, pause });
+    }
+}
+
+/// The next live member of the set after the leader. Which one is only a preference (R5): recovery makes it safe.
+fn successor(map: &ClusterMap, register: &Register) -> Option<BrokerId> {
+    let set = &register.set;
+    let position = set.iter().position(|&replica| replica == register.leader).unwrap_or(0);
+    (1..=set.len())
+        .map(|step| set[(position + step) % set.len()])
+        .find(|&replica| replica != register.leader && map.is_live(replica))
+        .map(|replica| replica.broker)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::metadata::{BrokerRegistration, Command, Metadata, TopicSpec};
+    use holdfast_core::{DirId, Incarnation, Offset, TopicId, ZoneId};
+
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId { topic: TopicId(5), index: 0 };
+
+    fn apply(metadata: &mut Metadata, command: Command) {
+        metadata.apply(metadata.map().index() + 1, &command).0.unwrap();
+    }
+
+    fn cluster() -> Metadata {
+        let mut metadata = Metadata::default();
+        for id in 1..=3 {
+            let registration = BrokerRegistration {
+                id: BrokerId(id),
+                zone: ZoneId::new(&format!("z{id}")),
+                dir: DirId(1),
+                incarnation: Incarnation(1),
+                client_endpoint: "b:1".into(),
+                peer_endpoint: "b:2".into(),
+            };
+            apply(&mut metadata, Command::RegisterBroker(registration));
+        }
+        let spec = TopicSpec::default();
+        apply(&mut metadata, Command::CreateTopic { id: TopicId(5), name: "t".into(), spec });
+        metadata
+    }
+
+    /// The current leader says that it is stuck; what is proposed for it is applied.
+    fn stall(reports: &mut Reports, metadata: &mut Metadata, now: Instant) -> Option<BrokerId> {
+        let register = metadata.map().partition(PARTITION).unwrap().register.clone();
+        let report = LeaderReport {
+            partition: PARTITION,
+            term: register.term,
+            state: LeaderState::Stalled,
+            log_end_offset: Offset(0),
+        };
+        reports.reported(now, metadata.map(), register.leader.broker, &report, false);
+        let (appointments, _) = reports.verdicts(now, metadata.map());
+        let appointed = appointments.first().map(|appointment| appointment.leader);
+        apply(metadata, Command::Appoint(appointments));
+        appointed
+    }
+
+    #[test]
+    fn a_stuck_leader_is_replaced_with_growing_pauses() {
+        let (mut reports, mut metadata) = (Reports::default(), cluster());
+        let start = Instant::now();
+        let mut moves = Vec::new();
+        for ms in (0..40_000).step_by(100) {
+            if stall(&mut reports, &mut metadata, start + Duration::from_millis(ms)).is_some() {
+                moves.push(ms);
+            }
+        }
+        assert_eq!(moves, [0, 2000, 6000, 14_000, 30_000]);
+    }
+
+    #[test]
+    fn only_the_leader_of_the_current_term_is_believed() {
+        let (mut reports, metadata) = (Reports::default(), cluster());
+        let register = metadata.map().partition(PARTITION).unwrap().register.clone();
+        let now = Instant::now();
+        let mut report = LeaderReport {
+            partition: PARTITION,
+            term: register.term,
+            state: LeaderState::Stalled,
+            log_end_offset: Offset(0),
+        };
+        let other = register.set.iter().find(|&&replica| replica != register.leader).unwrap().broker;
+        reports.reported(now, metadata.map(), other, &report, true);
+        report.term = Term(7);
+        reports.reported(now, metadata.map(), register.leader.broker, &report, true);
+        assert!(reports.is_empty());
+    }
+
+    #[test]
+    fn a_leader_that_got_going_again_stays() {
+        let (mut reports, metadata) = (Reports::default(), cluster());
+        let register = metadata.map().partition(PARTITION).unwrap().register.clone();
+        let now = Instant::now();
+        for state in [LeaderState::Stalled, LeaderState::Active] {
+            let log_end_offset = Offset(0);
+            let report = LeaderReport { partition: PARTITION, term: register.term, state, log_end_offset };
+            reports.reported(now, metadata.map(), register.leader.broker, &report, false);
+        }
+        assert_eq!(reports.verdicts(now, metadata.map()), (vec![], vec![]));
+    }
+}

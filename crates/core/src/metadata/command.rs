@@ -1,0 +1,169 @@
+//! What can be asked of the metadata, and how it can be refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::Durability;
+use crate::{BrokerId, DirId, ErrorCode, Incarnation, PartitionId, Term, TopicId, ZoneId};
+
+/// How a broker presents itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRegistration {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its data directory.
+    pub dir: DirId,
+    /// This run of the process.
+    pub incarnation: Incarnation,
+    /// `host:port` for clients.
+    pub client_endpoint: String,
+    /// `host:port` for other brokers.
+    pub peer_endpoint: String,
+}
+
+/// What a topic is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TopicSpec {
+    /// Number of partitions, at least 1.
+    pub partitions: u32,
+    /// Replicas per partition, each in another zone.
+    pub replication: u32,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// Whether fewer than three replicas or zones are accepted: the topic then does not survive the loss of a zone.
+    pub zone_waiver: bool,
+}
+
+impl Default for TopicSpec {
+    fn default() -> Self {
+        TopicSpec { partitions: 1, replication: 3, durability: Durability::Disk, zone_waiver: false }
+    }
+}
+
+/// A leader to be appointed, if the register still stands at `expected_term` (rule R1: a compare-and-set each).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appointment {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The term that the decision was made on.
+    pub expected_term: Term,
+    /// Who is to lead: a live broker of the set.
+    pub leader: BrokerId,
+}
+
+/// One entry of the controllers' log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A broker came (back). Partitions that only it can lead, or that its earlier run led, get a new term.
+    RegisterBroker(BrokerRegistration),
+    /// These runs of these brokers are dead: one entry moves everything that they lead.
+    FenceBrokers(Vec<(BrokerId, Incarnation)>),
+    /// A new topic under a fresh id, chosen by the proposer.
+    CreateTopic {
+        /// Its identity.
+        id: TopicId,
+        /// Its name.
+        name: String,
+        /// What it is to be.
+        spec: TopicSpec,
+    },
+    /// A topic and its records go.
+    DeleteTopic {
+        /// Its identity.
+        id: TopicId,
+    },
+    /// Leaders are appointed, each by itself.
+    Appoint(Vec<Appointment>),
+    /// The leader of `term` has its marker committed: the set being left is dropped (R3).
+    CompleteChange {
+        /// Which partition.
+        partition: PartitionId,
+        /// The leader's term.
+        term: Term,
+    },
+    /// A block of producer ids is handed out, never to be handed out again.
+    AllocateProducerIds {
+        /// How many.
+        count: u32,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum MetadataError {
+    /// The topic name is not usable.
+    #[error("topic name {name:?} is not allowed: use 1 to 249 of [a-zA-Z0-9._-], not \".\" or \"..\"")]
+    BadTopicName {
+        /// The name asked for.
+        name: String,
+    },
+    /// A count is out of range.
+    #[error("{what} {value} is out of range: {allowed}")]
+    OutOfRange {
+        /// Which setting.
+        what: String,
+        /// What was asked for.
+        value: u64,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The name is taken.
+    #[error("topic {name:?} exists")]
+    TopicExists {
+        /// The name asked for.
+        name: String,
+    },
+    /// No such topic.
+    #[error("no topic with id {id}")]
+    UnknownTopic {
+        /// The id asked for.
+        id: TopicId,
+    },
+    /// There are not enough zones.
+    #[error("{replication} replicas need brokers in {needed} zones, and there are {available}: {zones}")]
+    NotEnoughZones {
+        /// Replicas asked for.
+        replication: u32,
+        /// Zones that they need.
+        needed: u32,
+        /// Zones that have a broker.
+        available: u32,
+        /// Their names.
+        zones: String,
+    },
+    /// Too few of the brokers that would hold the replicas are alive.
+    #[error("a majority of {replication} replicas cannot be placed on live brokers: live are {live}")]
+    NotEnoughLiveBrokers {
+        /// Replicas asked for.
+        replication: u32,
+        /// The live brokers.
+        live: String,
+    },
+    /// A broker's id is in use in another zone.
+    #[error("broker {id} is registered in zone {registered}, not {requested}: an id never changes its zone")]
+    BrokerInOtherZone {
+        /// The broker.
+        id: BrokerId,
+        /// The zone on record.
+        registered: ZoneId,
+        /// The zone it claims.
+        requested: ZoneId,
+    },
+}
+
+impl MetadataError {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            MetadataError::BadTopicName { .. }
+            | MetadataError::OutOfRange { .. }
+            | MetadataError::BrokerInOtherZone { .. } => ErrorCode::InvalidRequest,
+            MetadataError::TopicExists { .. } => ErrorCode::TopicExists,
+            MetadataError::UnknownTopic { .. } => ErrorCode::UnknownTopic,
+            MetadataError::NotEnoughZones { .. } | MetadataError::NotEnoughLiveBrokers { .. } => {
+                ErrorCode::PlacementImpossible
+            }
+        }
+    }
+}

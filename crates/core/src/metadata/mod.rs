@@ -1,0 +1,151 @@
+//! What the controller quorum agrees on: brokers, topics, and one register per partition.
+//!
+//! ```text
+//!  controller leader ── Command ──► Raft log ── apply ──► Metadata ── Update ──► brokers ── Update ──► clients
+//!                                               (apply.rs)  (map.rs)   complete or refused (map.rs)
+//! ```
+//!
+//! `Metadata::apply` is the only way the state changes, live and at replay alike. Every change is stamped with the
+//! index of the log entry that made it, so that a holder of a copy can tell a complete map from a partial one.
+//!
+//! Invariants:  META-1  a register's term grows by one per change (replication-protocol R1, I9)
+//!              META-2  no zone holds more than ceil(n/2)-1 replicas of a partition whose topic does not waive it (R4)
+//!              META-3  equal index means equal map: `apply` reads no clock, no randomness, no hash order
+//!              META-4  a map is adopted only if its entry count and digest match those of its source
+
+mod apply;
+mod command;
+mod map;
+mod placement;
+
+pub use apply::{Applied, Metadata};
+pub use command::{Appointment, BrokerRegistration, Command, MetadataError, TopicSpec};
+pub use map::{ClusterMap, MapError, Update};
+pub use placement::{majority, zone_rule_holds};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BrokerId, DirId, Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId, ZoneId};
+
+/// What an acknowledgement means (replication-protocol §4, durability modes).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// On stable storage in a majority of the replicas, hence in two zones (mode fsync).
+    #[default]
+    Disk,
+    /// In the operating system's memory in a majority of the replicas; on disk within the flush interval (mode
+    /// replicated).
+    Memory,
+}
+
+/// A broker as registered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Broker {
+    /// Its number, from its configuration.
+    pub id: BrokerId,
+    /// The zone it runs in; never changes for an id.
+    pub zone: ZoneId,
+    /// The data directory it serves.
+    pub dir: DirId,
+    /// The run of the process that registered last.
+    pub incarnation: Incarnation,
+    /// `host:port` for clients.
+    pub client_endpoint: String,
+    /// `host:port` for other brokers.
+    pub peer_endpoint: String,
+    /// Whether the controller believes it alive; a fenced broker leads nothing.
+    pub live: bool,
+    /// Index of the entry that changed this last.
+    pub version: u64,
+}
+
+impl Broker {
+    /// The replica identity it serves.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId { broker: self.id, dir: self.dir }
+    }
+}
+
+/// A topic. A deleted one stays as a mark, so that brokers delete data only on an explicit order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Topic {
+    /// Its identity.
+    pub id: TopicId,
+    /// Its name; only one topic that is not deleted has it.
+    pub name: String,
+    /// What was asked for at creation.
+    pub spec: TopicSpec,
+    /// Whether it was deleted: it then has no partitions.
+    pub deleted: bool,
+    /// Index of the entry that changed this last.
+    pub version: u64,
+}
+
+/// The controller's register of one partition (replication-protocol §2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Register {
+    /// Grows by one per change.
+    pub term: Term,
+    /// Who leads the term. It may be fenced: then nobody leads until another is appointed.
+    pub leader: ReplicaId,
+    /// The replica set.
+    pub set: Vec<ReplicaId>,
+    /// The replica set that is being left, until the change is complete.
+    pub prev: Option<Vec<ReplicaId>>,
+    /// Whether non-voters may take part in this term's recovery (R37).
+    pub unclean: bool,
+}
+
+impl Register {
+    /// Whether `replica` belongs to the set or to the one being left.
+    pub fn names(&self, replica: ReplicaId) -> bool {
+        self.set.contains(&replica) || self.prev.as_ref().is_some_and(|prev| prev.contains(&replica))
+    }
+}
+
+/// A partition and its register.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Partition {
+    /// Its identity.
+    pub id: PartitionId,
+    /// Its register.
+    pub register: Register,
+    /// Index of the entry that changed this last.
+    pub version: u64,
+}
+
+/// Anything of the map that can change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Object {
+    /// A broker.
+    Broker(Broker),
+    /// A topic.
+    Topic(Topic),
+    /// A partition.
+    Partition(Partition),
+}
+
+/// What a leader tells the controller of one of its partitions; advisory (replication-protocol §3, Report).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LeaderState {
+    /// Recovery began.
+    Fencing,
+    /// Its marker is appended: it takes records.
+    Active,
+    /// Recovery or commit does not get on (R17, R41): try another.
+    Stalled,
+}
+
+/// A leader's report (replication-protocol §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaderReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The term it leads.
+    pub term: Term,
+    /// How far it is.
+    pub state: LeaderState,
+    /// Its log end offset.
+    pub log_end_offset: Offset,
+}

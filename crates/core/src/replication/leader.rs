@@ -1,0 +1,470 @@
+//! Leading (R19, R25-R28, R38-R41): append what clients send, push it to followers, commit what a majority holds.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::action::{Acknowledged, ProduceError};
+use super::event::RequestId;
+use super::message::{FetchKind, Message, Position};
+use super::outbox::Outbox;
+use super::producers::SequenceCheck;
+use super::quorum::committed;
+use super::{Action, Replica, ReplicaConfig, Role};
+use crate::metadata::{Durability, LeaderState, majority};
+use crate::record_batch::RecordBatch;
+use crate::{BrokerId, Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
+
+/// `Message::Fetch`, taken apart.
+pub(super) struct Fetch {
+    pub(super) from: ReplicaId,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) position: Position,
+    pub(super) durable_end: Offset,
+    pub(super) incarnation: Incarnation,
+    pub(super) kind: FetchKind,
+    pub(super) restart: bool,
+}
+
+/// What the leader knows of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Progress {
+    /// End of what it holds.
+    matched: Offset,
+    /// End of what it holds on disk.
+    durable: Offset,
+    heard: Timestamp,
+    /// Whether its position was accepted since the stream to it was last opened.
+    streaming: bool,
+    /// Whether a read for it is under way.
+    reading: bool,
+    /// What to send next.
+    next: Offset,
+    /// Sent and not acknowledged: end offset and size of each message.
+    inflight: VecDeque<(Offset, usize)>,
+    inflight_bytes: usize,
+    /// High watermarks that it was told.
+    announced: (Offset, Offset),
+    /// A rejoining process that is owed an answer (R36).
+    rejoining: Option<Incarnation>,
+}
+
+impl Progress {
+    fn new(now: Timestamp) -> Progress {
+        Progress {
+            matched: Offset::ZERO,
+            durable: Offset::ZERO,
+            heard: now,
+            streaming: false,
+            reading: false,
+            next: Offset::ZERO,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            announced: (Offset::ZERO, Offset::ZERO),
+            rejoining: None,
+        }
+    }
+
+    /// R25.
+    fn acknowledge(&mut self, now: Timestamp, end: Offset, durable_end: Offset) {
+        self.heard = now;
+        self.matched = self.matched.max(end);
+        self.durable = self.durable.max(end.min(durable_end));
+        while let Some(&(sent, bytes)) = self.inflight.front() {
+            if sent > end {
+                break;
+            }
+            self.inflight.pop_front();
+            self.inflight_bytes -= bytes;
+        }
+    }
+
+    fn restart_at(&mut self, next: Offset) {
+        self.streaming = true;
+        self.next = next;
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+
+    fn sent(&mut self, end: Offset, bytes: usize) {
+        self.next = end;
+        self.inflight.push_back((end, bytes));
+        self.inflight_bytes += bytes;
+    }
+
+    fn reached(&self, durability: Durability) -> Offset {
+        match durability {
+            Durability::Disk => self.durable,
+            Durability::Memory => self.matched,
+        }
+    }
+}
+
+/// A request whose batch is not committed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Pending {
+    base_offset: Offset,
+    bytes: usize,
+    duplicate: bool,
+}
+
+/// An active leader, of the epoch that the replica promised.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Leader {
+    /// Offset of the marker.
+    pub(super) start: Offset,
+    peers: BTreeMap<ReplicaId, Progress>,
+    /// By offset of the last record.
+    pending: BTreeMap<(Offset, RequestId), Pending>,
+    pending_bytes: usize,
+    lead_at: Timestamp,
+    stalled_at: Timestamp,
+    /// Whether the marker is committed.
+    pub(super) settled: bool,
+}
+
+impl Leader {
+    pub(super) fn new(
+        now: Timestamp,
+        config: &ReplicaConfig,
+        start: Offset,
+        peers: impl Iterator<Item = ReplicaId>,
+    ) -> Leader {
+        Leader {
+            start,
+            peers: peers.map(|peer| (peer, Progress::new(now))).collect(),
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            lead_at: now + config.lead_interval,
+            stalled_at: now + config.stall_timeout,
+            settled: false,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Timestamp {
+        self.lead_at.min(self.stalled_at)
+    }
+
+    pub(super) fn fail_pending(self, outbox: &mut Outbox, error: ProduceError) {
+        for ((_, request), _) in self.pending {
+            outbox.push(Action::Reply { request, result: Err(error) });
+        }
+    }
+}
+
+impl Replica {
+    /// Appends a client's batch, or says why not (R28, R39, R40).
+    pub(super) fn handle_produce(&mut self, now: Timestamp, request: RequestId, batch: &RecordBatch) {
+        if let Err(error) = self.admit(now, request, batch) {
+            self.outbox.push(Action::Reply { request, result: Err(error) });
+        }
+    }
+
+    fn admit(&mut self, now: Timestamp, request: RequestId, batch: &RecordBatch) -> Result<(), ProduceError> {
+        self.check_leading(now)?;
+        let (epoch, base) = (self.promise, self.epochs.end());
+        match self.producers.check(batch.header()) {
+            SequenceCheck::Accept => {}
+            SequenceCheck::Duplicate { base_offset, last_offset } => {
+                // Counted like a first request: retries must not wait without a bound.
+                let bytes = batch.bytes().len();
+                self.await_commit(request, base_offset, last_offset, bytes, true);
+                self.answer_committed();
+                return Ok(());
+            }
+            SequenceCheck::OutOfOrder { expected } => {
+                let given = batch.header().producer.map_or(0, |producer| producer.base_sequence);
+                return Err(ProduceError::OutOfOrderSequence { expected, given });
+            }
+            SequenceCheck::Unknown => return Err(ProduceError::UnknownProducer),
+            SequenceCheck::Fenced { current } => {
+                let given = batch.header().producer.map_or(0, |producer| producer.epoch);
+                return Err(ProduceError::FencedProducer { current, given });
+            }
+        }
+        if self.high_watermark == base {
+            // Nothing waited until now: the clock of R41 starts here.
+            self.restart_stall_clock(now);
+        }
+        let stamped = batch.stamped(base, epoch);
+        let (last, bytes) = (stamped.header().last_offset(), stamped.bytes().len());
+        self.append(now, vec![stamped.clone()]);
+        self.await_commit(request, base, last, bytes, false);
+        self.push_appended(stamped);
+        if self.config.durability == Durability::Memory {
+            self.advance(now); // a set of one commits at once
+        }
+        Ok(())
+    }
+
+    fn check_leading(&self, now: Timestamp) -> Result<(), ProduceError> {
+        let Role::Active(leader) = &self.role else {
+            let leader = self.known_leader().filter(|&leader| leader != self.me);
+            return Err(ProduceError::NotLeader { leader: leader.map(|leader| leader.broker) });
+        };
+        let set = self.assignment.as_ref().map_or(&[][..], |assignment| &assignment.set);
+        let is_heard = |replica: &&ReplicaId| {
+            **replica == self.me
+                || leader
+                    .peers
+                    .get(replica)
+                    .is_some_and(|peer| now.since(peer.heard) <= self.config.quorum_timeout)
+        };
+        let (heard, needed) = (set.iter().filter(is_heard).count(), majority(set.len()));
+        if heard < needed {
+            return Err(ProduceError::NotEnoughReplicas { heard, needed });
+        }
+        if leader.pending_bytes >= self.config.pending_limit {
+            let (bytes, limit) = (leader.pending_bytes, self.config.pending_limit);
+            return Err(ProduceError::Overloaded { bytes, limit });
+        }
+        Ok(())
+    }
+
+    fn await_commit(
+        &mut self,
+        request: RequestId,
+        base: Offset,
+        last: Offset,
+        bytes: usize,
+        duplicate: bool,
+    ) {
+        let Role::Active(leader) = &mut self.role else { return };
+        leader.pending_bytes += bytes;
+        leader.pending.insert((last, request), Pending { base_offset: base, bytes, duplicate });
+    }
+
+    /// A batch that was just appended goes straight to every follower that has everything before it.
+    fn push_appended(&mut self, batch: RecordBatch) {
+        let base = batch.header().base_offset;
+        let limit = self.config.inflight_limit;
+        let Role::Active(leader) = &self.role else { return };
+        let ready: Vec<ReplicaId> = leader
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.streaming && !peer.reading && peer.next == base)
+            .filter(|(_, peer)| peer.inflight_bytes < limit)
+            .map(|(&to, _)| to)
+            .collect();
+        for to in ready {
+            self.send_data(to, vec![batch.clone()]);
+        }
+    }
+
+    /// Sends batches that start at the peer's `next`; none at all carry the watermarks.
+    fn send_data(&mut self, to: ReplicaId, batches: Vec<RecordBatch>) {
+        let announced = (self.high_watermark, self.durable_high_watermark);
+        let Role::Active(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        let echo = self.epochs.position_at(peer.next);
+        if let Some(last) = batches.last() {
+            let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
+            peer.sent(last.header().next_offset(), bytes);
+        }
+        peer.announced = announced;
+        let data = Message::Data {
+            echo,
+            batches,
+            high_watermark: announced.0,
+            durable_high_watermark: announced.1,
+            log_end_offset: self.epochs.end(),
+            incarnation: peer.rejoining.take(),
+        };
+        self.send(to, self.promise, data);
+    }
+
+    /// R19, R20, R25.
+    pub(super) fn handle_fetch(&mut self, now: Timestamp, fetch: Fetch) {
+        let Fetch { from, epoch, position, .. } = fetch;
+        if fetch.kind == FetchKind::Recover {
+            self.handle_recover_fetch(from, epoch, position);
+            return;
+        }
+        let Role::Active(leader) = &mut self.role else { return };
+        if epoch != self.promise {
+            return;
+        }
+        // R20: refused; only a defect or a damaged disk can say so. A longer log of an EARLIER epoch is neither: it
+        // is the tail of a deposed leader, and must hear where it parts (R19).
+        let ahead = position.epoch == epoch && position.end > self.epochs.end();
+        if ahead || position.epoch > epoch {
+            return;
+        }
+        let Some(peer) = leader.peers.get_mut(&from) else { return };
+        if !self.epochs.accepts(position) {
+            peer.streaming = false;
+            peer.heard = now;
+            let common = self.epochs.floor(position.epoch);
+            self.send(from, epoch, Message::Diverge { echo: position, common });
+            return;
+        }
+        peer.acknowledge(now, position.end, fetch.durable_end);
+        let restart = fetch.restart || !peer.streaming;
+        // R36: owed an answer even if data flows; the one that carried it may have been lost.
+        let rejoins = fetch.kind == FetchKind::Rejoin;
+        if restart {
+            peer.restart_at(position.end);
+        }
+        if restart || rejoins {
+            peer.rejoining = rejoins.then_some(fetch.incarnation);
+        }
+        self.advance(now);
+        if (restart || rejoins) && position.end == self.epochs.end() {
+            self.send_data(from, Vec::new()); // says that the position was accepted
+        }
+        self.read_for(from);
+    }
+
+    /// Reads on for a follower that lags, within what may be in flight.
+    fn read_for(&mut self, to: ReplicaId) {
+        let (end, epoch) = (self.epochs.end(), self.promise);
+        let Role::Active(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        let room = peer.inflight_bytes < self.config.inflight_limit;
+        if peer.streaming && !peer.reading && room && peer.next < end {
+            peer.reading = true;
+            let (from, max_bytes) = (peer.next, self.config.read_size);
+            self.outbox.push(Action::Read { to, epoch, from, max_bytes });
+        }
+    }
+
+    pub(super) fn leader_read(
+        &mut self,
+        _now: Timestamp,
+        to: ReplicaId,
+        from: Offset,
+        batches: Vec<RecordBatch>,
+    ) {
+        let Role::Active(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        peer.reading = false;
+        if peer.streaming && peer.next == from && !batches.is_empty() {
+            self.send_data(to, batches);
+        }
+        self.read_for(to);
+    }
+
+    /// The only writer of a leader's high watermark (R26, R27).
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        let (me, end, durable_end) = (self.me, self.epochs.end(), self.durable_end);
+        let durability = self.config.durability;
+        let (Role::Active(leader), Some(assignment)) = (&mut self.role, &self.assignment) else { return };
+        let reached = |replica: ReplicaId, durability: Durability| {
+            if replica == me {
+                return if durability == Durability::Disk { durable_end } else { end };
+            }
+            leader.peers.get(&replica).map_or(Offset::ZERO, |peer| peer.reached(durability))
+        };
+        let durable = committed(&assignment.set, |replica| reached(replica, Durability::Disk));
+        let high_watermark = committed(&assignment.set, |replica| reached(replica, durability));
+        // Batches of earlier epochs become committed together with the marker, never alone.
+        if durable > leader.start {
+            self.durable_high_watermark = self.durable_high_watermark.max(durable);
+        }
+        if high_watermark <= leader.start || high_watermark <= self.high_watermark {
+            return;
+        }
+        self.high_watermark = high_watermark;
+        let completes = assignment.prev.is_some() && !leader.settled;
+        leader.settled = true;
+        self.producers.settle(high_watermark);
+        self.restart_stall_clock(now);
+        self.answer_committed();
+        if completes {
+            self.report(self.promise, LeaderState::Active, true);
+        }
+    }
+
+    /// R28: answers whatever lies below the high watermark.
+    fn answer_committed(&mut self) {
+        let (high_watermark, epoch) = (self.high_watermark, self.promise);
+        let Role::Active(leader) = &mut self.role else { return };
+        while let Some(entry) = leader.pending.first_entry() {
+            let (last_offset, request) = *entry.key();
+            if last_offset >= high_watermark {
+                break;
+            }
+            let Pending { base_offset, bytes, duplicate } = entry.remove();
+            leader.pending_bytes -= bytes;
+            let acknowledged = Acknowledged { base_offset, last_offset, epoch, duplicate };
+            self.outbox.push(Action::Reply { request, result: Ok(acknowledged) });
+        }
+    }
+
+    /// Followers that have everything learn of a new high watermark at once; the others with their next data.
+    pub(super) fn announce_watermark(&mut self) {
+        let watermarks = (self.high_watermark, self.durable_high_watermark);
+        let end = self.epochs.end();
+        let Role::Active(leader) = &self.role else { return };
+        let behind: Vec<ReplicaId> = leader
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.streaming && !peer.reading && peer.next == end)
+            .filter(|(_, peer)| peer.announced != watermarks)
+            .map(|(&to, _)| to)
+            .collect();
+        for to in behind {
+            self.send_data(to, Vec::new());
+        }
+    }
+
+    /// R17, and the heartbeat of R41.
+    pub(super) fn send_lead(&mut self, now: Timestamp) {
+        let interval = self.config.lead_interval;
+        let Role::Active(leader) = &mut self.role else { return };
+        leader.lead_at = now + interval;
+        let peers: Vec<ReplicaId> = leader.peers.keys().copied().collect();
+        self.lead_to(peers);
+    }
+
+    fn lead_to(&mut self, peers: Vec<ReplicaId>) {
+        let lead = Message::Lead { high_watermark: self.high_watermark, log_end_offset: self.epochs.end() };
+        for peer in peers {
+            self.send(peer, self.promise, lead.clone());
+        }
+    }
+
+    /// A new stream to that broker: what was in flight may be lost.
+    pub(super) fn greet_peer(&mut self, broker: BrokerId) {
+        let Role::Active(leader) = &mut self.role else { return };
+        let mut greeted = Vec::new();
+        for (&id, peer) in leader.peers.iter_mut().filter(|(id, _)| id.broker == broker) {
+            peer.streaming = false;
+            greeted.push(id);
+        }
+        self.lead_to(greeted);
+    }
+
+    fn restart_stall_clock(&mut self, now: Timestamp) {
+        let timeout = self.config.stall_timeout;
+        if let Role::Active(leader) = &mut self.role {
+            leader.stalled_at = now + timeout;
+        }
+    }
+
+    pub(super) fn leader_timer(&mut self, now: Timestamp) {
+        let Role::Active(leader) = &self.role else { return };
+        let (lead, stalled) = (leader.lead_at <= now, leader.stalled_at <= now);
+        if lead {
+            self.send_lead(now);
+        }
+        if stalled {
+            self.restart_stall_clock(now);
+            if self.high_watermark < self.epochs.end() {
+                self.report(self.promise, LeaderState::Stalled, false);
+            }
+        }
+    }
+
+    /// Members of the set with the end of what they are known to hold as the topic's durability asks.
+    pub(super) fn member_progress(&self) -> Vec<(ReplicaId, Offset)> {
+        let (Role::Active(leader), Some(assignment)) = (&self.role, &self.assignment) else {
+            return Vec::new();
+        };
+        let durability = self.config.durability;
+        let own = if durability == Durability::Disk { self.durable_end } else { self.epochs.end() };
+        let reached = |replica: &ReplicaId| match leader.peers.get(replica) {
+            Some(peer) => peer.reached(durability),
+            None => own,
+        };
+        assignment.set.iter().map(|replica| (*replica, reached(replica))).collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! What a partition knows of its idempotent producers: a function of its log (R38-R40).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::record_batch::{BatchHeader, ProducerRef};
+use crate::{Offset, ProducerId};
+
+/// How many of a producer's last batches are remembered, as in Kafka: a producer keeps at most five in flight.
+const REMEMBERED: usize = 5;
+
+/// What to do with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceCheck {
+    /// It follows on.
+    Accept,
+    /// It was appended before, at these offsets (the last one inclusive).
+    Duplicate {
+        /// Offset of its first record.
+        base_offset: Offset,
+        /// Offset of its last record.
+        last_offset: Offset,
+    },
+    /// It leaves a gap, or goes back beyond what is remembered.
+    OutOfOrder {
+        /// The sequence number that would follow on.
+        expected: i32,
+    },
+    /// Nothing is known of the producer and the batch is not its first.
+    Unknown,
+    /// A later instance of the producer has written.
+    Fenced {
+        /// That instance's epoch.
+        current: i16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Appended {
+    base_sequence: i32,
+    last_sequence: i32,
+    base_offset: Offset,
+    last_offset: Offset,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Producer {
+    epoch: i16,
+    /// The newest last; never empty.
+    batches: VecDeque<Appended>,
+}
+
+/// The producers of a log. `settled` is its state as of the high watermark, below which nothing is ever truncated;
+/// `tail` is what came since. So the table can go back with the log, exactly, without reading it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ProducerTable {
+    current: BTreeMap<ProducerId, Producer>,
+    settled: BTreeMap<ProducerId, Producer>,
+    tail: VecDeque<(ProducerRef, Appended)>,
+}
+
+impl ProducerTable {
+    /// Judges a batch before it is appended. A batch without a producer always follows on.
+    pub fn check(&self, header: &BatchHeader) -> SequenceCheck {
+        let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) else {
+            return SequenceCheck::Accept;
+        };
+        let Some(known) = self.current.get(&producer.id) else {
+            return if producer.base_sequence == 0 { SequenceCheck::Accept } else { SequenceCheck::Unknown };
+        };
+        if producer.epoch < known.epoch {
+            return SequenceCheck::Fenced { current: known.epoch };
+        }
+        let expected = known.next_sequence(producer.epoch);
+        if producer.base_sequence == expected {
+            return SequenceCheck::Accept;
+        }
+        let same = known.batches.iter().find(|batch| {
+            producer.epoch == known.epoch
+                && batch.base_sequence == producer.base_sequence
+                && batch.last_sequence == last_sequence
+        });
+        match same {
+            Some(batch) => {
+                SequenceCheck::Duplicate { base_offset: batch.base_offset, last_offset: batch.last_offset }
+            }
+            None => SequenceCheck::OutOfOrder { expected },
+        }
+    }
+
+    /// Takes note of a batch that was appended, here or by a leader.
+    pub fn append(&mut self, header: &BatchHeader) {
+        let (Some(producer), Some(last_sequence)) = (header.producer, header.last_sequence()) else { return };
+        let appended = Appended {
+            base_sequence: producer.base_sequence,
+            last_sequence,
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+        };
+        note(&mut self.current, producer, appended);
+        self.tail.push_back((producer, appended));
+    }
+
+    /// Everything below `high_watermark` is there to stay.
+    pub fn settle(&mut self, high_watermark: Offset) {
+        while let Some(&(producer, appended)) = self.tail.front() {
+            if appended.last_offset >= high_watermark {
+                break;
+            }
+            note(&mut self.settled, producer, appended);
+            self.tail.pop_front();
+        }
+    }
+
+    /// Goes back with a log that was cut at `end`, which is not below what was settled.
+    pub fn truncate(&mut self, end: Offset) {
+        self.tail.retain(|(_, appended)| appended.last_offset < end);
+        self.current = self.settled.clone();
+        for &(producer, appended) in &self.tail {
+            note(&mut self.current, producer, appended);
+        }
+    }
+}
+
+impl Producer {
+    fn next_sequence(&self, epoch: i16) -> i32 {
+        if epoch > self.epoch {
+            return 0; // a new instance starts afresh
+        }
+        // Sequence numbers wrap after i32::MAX, as in Kafka.
+        self.batches.back().map_or(0, |batch| batch.last_sequence.wrapping_add(1) & i32::MAX)
+    }
+}
+
+fn note(table: &mut BTreeMap<ProducerId, Producer>, producer: ProducerRef, appended: Appended) {
+    let fresh = || Producer { epoch: producer.epoch, batches: VecDeque::new() };
+    let entry = table.entry(producer.id).or_insert_with(fresh);
+    if producer.epoch != entry.epoch {
+        *entry = fresh();
+    }
+    entry.batches.push_back(appended);
+    if entry.batches.len() > REMEMBERED {
+        entry.batches.pop_front();
+    }
+}

@@ -1,0 +1,100 @@
+//! Actions as lines of a script.
+
+use holdfast_core::metadata::LeaderState;
+use holdfast_core::record_batch::RecordBatch;
+use holdfast_core::replication::{Action, DurableState, Envelope, FetchKind, Message, Position};
+use holdfast_core::{LeaderEpoch, ReplicaId};
+
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Persist { number, state } => format!("persist #{number} {}", durable(state)),
+        Action::Append { batches } => format!("append {}", all(batches)),
+        Action::Truncate { end } => format!("truncate to {end}"),
+        Action::Flush { generation } => format!("flush generation {generation}"),
+        Action::Read { to, epoch, from, .. } => format!("read for {} in {epoch} from {from}", name(*to)),
+        Action::Send(envelope) => send(envelope),
+        Action::Reply { request, result } => match result {
+            Ok(ok) if ok.duplicate => {
+                format!("reply {} duplicate of {}..={}", request.0, ok.base_offset, ok.last_offset)
+            }
+            Ok(ok) => {
+                format!("reply {} at {}..={} in {}", request.0, ok.base_offset, ok.last_offset, ok.epoch)
+            }
+            Err(error) => format!("reply {} error {:?}: {error}", request.0, error.code()),
+        },
+        Action::Report { term, state, complete } => {
+            let complete = if *complete { " complete" } else { "" };
+            format!("report term {term} {}{complete}", leader_state(*state))
+        }
+    }
+}
+
+fn leader_state(state: LeaderState) -> &'static str {
+    match state {
+        LeaderState::Fencing => "fencing",
+        LeaderState::Active => "active",
+        LeaderState::Stalled => "stalled",
+    }
+}
+
+fn name(replica: ReplicaId) -> String {
+    format!("r{}", replica.broker)
+}
+
+fn at(position: Position) -> String {
+    format!("{}/{}", position.epoch, position.end)
+}
+
+fn durable(state: &DurableState) -> String {
+    let assignment = state.assignment.as_ref();
+    let term = assignment
+        .map_or(String::new(), |known| format!(" term {} leader {}", known.term, name(known.leader)));
+    let vote = if state.nonvoter { " nonvoter" } else { "" };
+    format!("promise {}{term}{vote}", state.promise)
+}
+
+fn all(batches: &[RecordBatch]) -> String {
+    let shown: Vec<String> = batches.iter().map(batch).collect();
+    if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") }
+}
+
+fn batch(batch: &RecordBatch) -> String {
+    let header = batch.header();
+    let epoch = header.epoch.unwrap_or(LeaderEpoch::ZERO);
+    if header.is_control() {
+        return format!("marker {epoch} at {}", header.base_offset);
+    }
+    let producer = header
+        .producer
+        .map_or(String::new(), |producer| format!(" of p{}:{}", producer.id, producer.base_sequence));
+    format!("{epoch}x{} at {}{producer}", header.records, header.base_offset)
+}
+
+fn send(envelope: &Envelope) -> String {
+    let what = match &envelope.message {
+        Message::Fence { .. } => "fence".to_owned(),
+        Message::FenceOk { position, voter } => {
+            format!("fence-ok at {}{}", at(*position), if *voter { "" } else { " nonvoter" })
+        }
+        Message::Lead { high_watermark, log_end_offset } => {
+            format!("lead hw {high_watermark} end {log_end_offset}")
+        }
+        Message::Fetch { position, durable_end, kind, restart, .. } => {
+            let kind = match kind {
+                FetchKind::Follow => "",
+                FetchKind::Recover => " kind recover",
+                FetchKind::Rejoin => " kind rejoin",
+            };
+            let restart = if *restart { " restart" } else { "" };
+            format!("fetch at {} durable {durable_end}{kind}{restart}", at(*position))
+        }
+        Message::Diverge { echo, common } => format!("diverge at {} common {}", at(*echo), at(*common)),
+        Message::Stale { promise } => format!("stale promise {promise}"),
+        Message::Data { echo, batches, high_watermark, log_end_offset, incarnation, .. } => {
+            let run = incarnation.map_or(String::new(), |run| format!(" incarnation {run}"));
+            let batches = all(batches);
+            format!("data at {}: {batches}; hw {high_watermark} end {log_end_offset}{run}", at(*echo))
+        }
+    };
+    format!("send {} in {} {what}", name(envelope.to), envelope.epoch)
+}

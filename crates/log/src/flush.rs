@@ -1,0 +1,118 @@
+//! Flushing apart from appending: tickets that another thread can redeem.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use holdfast_core::Offset;
+
+use crate::shared::Shared;
+use crate::{File, Fs};
+
+/// What of a log is not known to be on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    files: BTreeMap<Offset, Arc<dyn File>>,
+    dirs: BTreeSet<PathBuf>,
+    /// Ends promised by tickets that may still be running.
+    promised: Vec<Weak<AtomicU64>>,
+}
+
+impl Dirty {
+    pub(crate) fn mark_file(&mut self, base: Offset, file: &Arc<dyn File>) {
+        self.files.entry(base).or_insert_with(|| Arc::clone(file));
+    }
+
+    pub(crate) fn mark_dir(&mut self, dir: PathBuf) {
+        self.dirs.insert(dir);
+    }
+
+    /// The log now ends at `end`, in the segment that starts at `active`: nothing above is promised any more.
+    pub(crate) fn truncated(&mut self, active: Offset, end: Offset) {
+        self.files.retain(|base, _| *base <= active);
+        self.promised.retain(|promise| {
+            let alive = promise.upgrade();
+            alive.inspect(|promise| _ = promise.fetch_min(end.0, Ordering::SeqCst)).is_some()
+        });
+    }
+
+    pub(crate) fn take(
+        &mut self,
+        fs: &Arc<dyn Fs>,
+        shared: &Arc<Shared>,
+        end: Offset,
+    ) -> Option<FlushTicket> {
+        if self.files.is_empty() && self.dirs.is_empty() {
+            return None;
+        }
+        let end = Arc::new(AtomicU64::new(end.0));
+        self.promised.retain(|promise| promise.strong_count() > 0);
+        self.promised.push(Arc::downgrade(&end));
+        Some(FlushTicket {
+            files: std::mem::take(&mut self.files).into_values().collect(),
+            dirs: std::mem::take(&mut self.dirs),
+            fs: Arc::clone(fs),
+            shared: Arc::clone(shared),
+            end,
+            settled: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The unflushed files of a log at one moment, and the offset below which everything is durable once they are synced.
+///
+/// Tickets of one log count in the order they were taken: the end of one is durable only when it **and every one
+/// taken before it** are settled. Dropping a ticket that was not settled poisons the log, because nobody would
+/// flush those files again.
+#[derive(Debug)]
+pub struct FlushTicket {
+    files: Vec<Arc<dyn File>>,
+    dirs: BTreeSet<PathBuf>,
+    fs: Arc<dyn Fs>,
+    shared: Arc<Shared>,
+    end: Arc<AtomicU64>,
+    settled: AtomicBool,
+}
+
+impl FlushTicket {
+    /// Syncs the files, then the folders that name them. On any thread. A failure poisons the log.
+    pub fn run(&self) -> io::Result<()> {
+        let result = self.sync();
+        self.settle(result.is_ok());
+        result
+    }
+
+    /// For a caller that synced the whole file system instead, after this ticket was taken: says how that went.
+    pub fn settle(&self, durable: bool) {
+        if !durable {
+            self.shared.poison();
+        }
+        self.settled.store(true, Ordering::SeqCst);
+    }
+
+    /// The log end offset when the ticket was taken (exclusive), or the lowest end that the log was truncated to
+    /// since. Read it where the log is driven, after the ticket was settled well.
+    pub fn end(&self) -> Offset {
+        Offset(self.end.load(Ordering::SeqCst))
+    }
+
+    /// The files to sync.
+    pub fn files(&self) -> &[Arc<dyn File>] {
+        &self.files
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_data())?;
+        self.dirs.iter().try_for_each(|dir| self.fs.sync_dir(dir))
+    }
+}
+
+impl Drop for FlushTicket {
+    fn drop(&mut self) {
+        if !self.settled.load(Ordering::SeqCst) {
+            self.shared.poison();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+use std::path::Path;
+
+use super::*;
+use crate::fs::{atomic_write, create_dir_synced};
+
+fn open(fs: &MemFs, name: &str, mode: OpenMode) -> Arc<dyn File> {
+    fs.open(Path::new(name), mode).unwrap()
+}
+
+fn content(fs: &MemFs, name: &str) -> Vec<u8> {
+    let file = open(fs, name, OpenMode::Existing);
+    file.read_bytes(0, file.len().unwrap() as usize).unwrap().to_vec()
+}
+
+#[test]
+fn crash_loses_unsynced_bytes_sizes_and_names() {
+    let fs = MemFs::new();
+    create_dir_synced(&fs, Path::new("/d/e")).unwrap();
+    let file = open(&fs, "/d/e/kept", OpenMode::CreateNew);
+    file.write_all_at(&[b"abc", b"def"], 0).unwrap();
+    file.sync_data().unwrap();
+    fs.sync_dir(Path::new("/d/e")).unwrap();
+    file.write_all_at(&[b"XYZ"], 2).unwrap();
+    file.set_len(100).unwrap();
+    open(&fs, "/d/e/lost", OpenMode::CreateNew).sync_data().unwrap();
+    fs.crash();
+    assert_eq!(content(&fs, "/d/e/kept"), b"abcdef");
+    assert_eq!(fs.list(Path::new("/d/e")).unwrap(), ["kept"]);
+    assert!(file.write_all_at(&[b"x"], 0).is_err(), "handles die with the process");
+}
+
+#[test]
+fn crash_undoes_unsynced_removes_and_folders() {
+    let fs = MemFs::new();
+    fs.create_dir_all(Path::new("/unsynced")).unwrap();
+    open(&fs, "/f", OpenMode::CreateNew);
+    fs.sync_dir(Path::new("/unsynced")).unwrap();
+    fs.crash();
+    assert_eq!(fs.list(Path::new("/")).unwrap(), Vec::<OsString>::new());
+    open(&fs, "/f", OpenMode::CreateNew);
+    fs.sync_dir(Path::new("/")).unwrap();
+    fs.remove_file(Path::new("/f")).unwrap();
+    fs.crash();
+    assert!(fs.exists(Path::new("/f")).unwrap());
+}
+
+#[test]
+fn failed_sync_loses_its_data_even_if_the_next_succeeds() {
+    let fs = MemFs::new();
+    let file = open(&fs, "/f", OpenMode::CreateNew);
+    fs.sync_dir(Path::new("/")).unwrap();
+    file.write_all_at(&[b"gone"], 0).unwrap();
+    fs.inject(Fault { kind: Some(OperationKind::SyncData), after: 0, lasting: false });
+    assert!(file.sync_data().is_err());
+    file.sync_data().unwrap();
+    assert_eq!(content(&fs, "/f"), b"gone");
+    fs.crash();
+    assert_eq!(content(&fs, "/f"), b"");
+}
+
+#[test]
+fn torn_crash_is_the_same_for_the_same_seed() {
+    let run = |seed| {
+        let fs = MemFs::new();
+        let file = open(&fs, "/f", OpenMode::CreateNew);
+        fs.sync_dir(Path::new("/")).unwrap();
+        file.write_all_at(&[&[7; 64 * 512]], 0).unwrap();
+        fs.crash_keeping(seed);
+        content(&fs, "/f")
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+    assert!(run(1).contains(&7) && run(1).contains(&0));
+}
+
+#[test]
+fn atomic_write_survives_a_crash_at_every_operation() {
+    for after in 0.. {
+        let fs = MemFs::new();
+        atomic_write(&fs, Path::new("/f"), b"old").unwrap();
+        let before = fs.operations();
+        fs.inject(Fault { kind: None, after, lasting: true });
+        let written = atomic_write(&fs, Path::new("/f"), b"new!");
+        for seed in 0..8 {
+            fs.crash_keeping(seed);
+            let found = content(&fs, "/f");
+            assert!(found == b"new!" || (written.is_err() && found == b"old"), "after {after}: {found:?}");
+        }
+        if written.is_ok() {
+            assert!(before > 0 && after >= 5);
+            return;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The bytes of Holdfast: partition logs and journals, synchronous, behind the [`Fs`] trait.
+//!
+//! ```text
+//! partition_log   segments in order: append, roll, truncate_to, flush tickets
+//! reader          reads while the log is appended to, on other threads
+//! recovery        what is kept when a log is opened (rule R33)
+//! segment, index  one file of batches; which offset is where in it
+//! journal         checksummed frames for small durable state
+//! fs              real files; files in memory that lose what was not synced at a crash
+//! ```
+//!
+//! Not here: threads, clocks, async, retries, when to flush. Whoever drives a log decides that.
+//!
+//! Invariants:
+//! - Nothing on disk is trusted: a bad byte is an error with its place, or a torn tail that is cut; never a panic.
+//! - A failed write or flush is never retried: the log is poisoned, and what it holds is judged anew when opened.
+
+mod byte_size;
+mod config;
+mod error;
+mod flush;
+pub mod fs;
+mod index;
+pub mod journal;
+mod partition_log;
+mod reader;
+mod recovery;
+mod segment;
+mod shared;
+mod window;
+
+#[cfg(test)]
+mod conformance;
+
+pub use byte_size::{ByteSize, ParseByteSizeError};
+pub use config::LogConfig;
+pub use error::{Damage, LogError};
+pub use flush::FlushTicket;
+pub use fs::mem::MemFs;
+pub use fs::real::RealFs;
+pub use fs::{File, Fs, OpenMode, Volume, atomic_write, create_dir_synced};
+pub use journal::{Journal, JournalError, JournalFlusher};
+pub use partition_log::PartitionLog;
+pub use reader::LogReader;
+pub use recovery::{Opened, Recovery};

@@ -1,0 +1,256 @@
+//! Opening a log: what is kept of what is on disk (rule R33).
+//!
+//! The log ends before the first bad checksum, offset gap or decreasing epoch. Below the trusted end that is damage:
+//! an error, and nothing on disk is changed. Above it is a torn tail and is cut durably, together with all that
+//! follows: writes reach the disk out of order, so valid batches behind a bad one prove nothing.
+//!
+//! Invariant: nothing is changed before everything was looked at.
+
+use std::path::{Path, PathBuf};
+
+use crc_fast::{CrcAlgorithm, Digest};
+use holdfast_core::record_batch::{BatchError, BatchHeader, CHECKSUM_OFFSET, HEADER_LEN};
+use holdfast_core::{LeaderEpoch, Offset};
+
+use crate::error::Damage;
+use crate::segment::{self, Segment};
+use crate::window::Window;
+use crate::{Fs, LogConfig, LogError, OpenMode};
+
+/// Bytes read at once where checksums are verified.
+const READ_AHEAD: usize = 1 << 20;
+
+/// What the opener of a log knows about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Offset below which all is known to be flushed or acknowledged (exclusive): the larger of the checkpoints.
+    /// Damage below it is never cut.
+    pub trusted_end: Offset,
+    /// Whether the log was closed in order: then only batch headers are read, no checksum is verified.
+    pub clean: bool,
+}
+
+/// What opening a log did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Batches kept.
+    pub batches: u64,
+    /// Bytes kept.
+    pub kept_bytes: u64,
+    /// Bytes of a torn tail that were cut off; 0 after an orderly stop.
+    pub cut_bytes: u64,
+    /// Whether the log was created.
+    pub created: bool,
+}
+
+/// The log as found, and what has to go.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Segments in order, as far as the log goes.
+    pub(crate) segments: Vec<Segment>,
+    /// First offset of each epoch in the log.
+    pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    pub(crate) opened: Opened,
+    /// Set when the last of `segments` has bytes behind its last good batch.
+    torn: bool,
+    /// Files behind the end of the log, in order.
+    surplus: Vec<PathBuf>,
+}
+
+impl Found {
+    fn last_epoch(&self) -> LeaderEpoch {
+        self.epochs.last().map_or(LeaderEpoch::ZERO, |(epoch, _)| *epoch)
+    }
+
+    /// Whether the end of the log was found already.
+    fn has_ended(&self) -> bool {
+        self.torn || !self.surplus.is_empty()
+    }
+
+    fn end(&self) -> Offset {
+        self.segments.last().map_or(Offset::ZERO, |segment| segment.end)
+    }
+
+    /// Makes the cut durable. Files go last first: a crash in between leaves no gap that was not there.
+    pub(crate) fn cut(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+        for path in self.surplus.iter().rev() {
+            fs.remove_file(path).map_err(LogError::io("removing segment", path))?;
+        }
+        if !self.surplus.is_empty() {
+            fs.sync_dir(dir).map_err(LogError::io("syncing folder", dir))?;
+        }
+        match self.segments.last() {
+            Some(last) if self.torn => {
+                let cut = last.file.set_len(last.len).and_then(|()| last.file.sync_data());
+                cut.map_err(LogError::io("cutting torn tail of segment", &last.path))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Looks at every segment in `dir`, in order, and passes each batch that is kept to `visit`.
+pub(crate) fn scan(
+    fs: &dyn Fs,
+    dir: &Path,
+    config: &LogConfig,
+    recovery: Recovery,
+    visit: &mut dyn FnMut(&BatchHeader),
+) -> Result<Found, LogError> {
+    let bases = segment_bases(fs, dir)?;
+    let mut scanner = Scanner { found: Found::default(), recovery, interval: config.index_interval.0, visit };
+    for (number, base) in bases.iter().enumerate() {
+        let path = dir.join(segment::file_name(*base));
+        let file = fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?;
+        let len = file.len().map_err(LogError::io("reading size of segment", &path))?;
+        let next_base = bases.get(number + 1).copied();
+        scanner.segment(Segment::new(*base, path, file), len, next_base)?;
+    }
+    let found = scanner.found;
+    if found.end() < recovery.trusted_end {
+        let last = found.segments.last();
+        return Err(LogError::Corrupt {
+            offset: found.end(),
+            segment: last.map_or_else(|| dir.to_owned(), |segment| segment.path.to_path_buf()),
+            position: last.map_or(0, |segment| segment.len),
+            source: Damage::Missing { trusted_end: recovery.trusted_end },
+        });
+    }
+    Ok(found)
+}
+
+fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogError> {
+    let names = fs.list(dir).map_err(LogError::io("listing folder", dir))?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+    bases.sort();
+    Ok(bases)
+}
+
+struct Scanner<'a> {
+    found: Found,
+    recovery: Recovery,
+    interval: u64,
+    visit: &'a mut dyn FnMut(&BatchHeader),
+}
+
+impl Scanner<'_> {
+    /// Looks at the next file. `next_base` is the start of the one after it.
+    fn segment(&mut self, mut segment: Segment, len: u64, next_base: Option<Offset>) -> Result<(), LogError> {
+        let expected = self.found.end();
+        if !self.found.has_ended() && segment.base != expected {
+            // Nothing is trimmed from the front of a log yet, so the first segment starts at 0.
+            let damage = Damage::Gap { expected, found: segment.base };
+            self.refuse_below_trusted_end(expected, &segment, 0, damage)?;
+        }
+        if self.found.has_ended() || segment.base != expected {
+            self.found.opened.cut_bytes += len;
+            self.found.surplus.push(segment.path.to_path_buf());
+            return Ok(());
+        }
+        // Sealed segments below the trusted end were flushed long ago: their headers suffice for now.
+        let all_trusted = next_base.is_some_and(|next| next <= self.recovery.trusted_end);
+        let verify = !self.recovery.clean && !all_trusted;
+        let damage = self.batches(&mut segment, len, verify, next_base.is_none())?;
+        if let Some(damage) = damage {
+            self.refuse_below_trusted_end(segment.end, &segment, segment.len, damage)?;
+            self.found.torn = true;
+            self.found.opened.cut_bytes += len - segment.len;
+        }
+        self.found.opened.kept_bytes += segment.len;
+        self.found.segments.push(segment);
+        Ok(())
+    }
+
+    fn refuse_below_trusted_end(
+        &self,
+        offset: Offset,
+        segment: &Segment,
+        position: u64,
+        source: Damage,
+    ) -> Result<(), LogError> {
+        if offset >= self.recovery.trusted_end {
+            return Ok(());
+        }
+        Err(LogError::Corrupt { offset, segment: segment.path.to_path_buf(), position, source })
+    }
+
+    /// Takes in the batches of `segment` up to the first damage, which is returned.
+    fn batches(
+        &mut self,
+        segment: &mut Segment,
+        len: u64,
+        verify: bool,
+        is_last: bool,
+    ) -> Result<Option<Damage>, LogError> {
+        let (file, path) = (segment.file.clone(), segment.path.clone());
+        let mut window = Window::new(&*file, len, if verify { READ_AHEAD } else { HEADER_LEN });
+        while segment.len < len {
+            let trusted_end = self.recovery.trusted_end;
+            let checked = check_batch(&mut window, segment.len, |header| {
+                verify && (is_last || header.next_offset() > trusted_end)
+            });
+            let header = match checked.map_err(LogError::io("reading segment", &path))? {
+                Ok(header) => header,
+                Err(damage) => return Ok(Some(damage.into())),
+            };
+            if let Some(damage) = self.does_not_follow(segment.end, &header) {
+                return Ok(Some(damage));
+            }
+            segment.push(&header, self.interval);
+            self.found.opened.batches += 1;
+            (self.visit)(&header);
+        }
+        Ok(None)
+    }
+
+    /// Why the batch cannot come next at `expected`. Where it can, its epoch is taken in.
+    fn does_not_follow(&mut self, expected: Offset, header: &BatchHeader) -> Option<Damage> {
+        if header.base_offset != expected {
+            return Some(Damage::Gap { expected, found: header.base_offset });
+        }
+        let last = self.found.last_epoch();
+        match header.epoch {
+            Some(epoch) if epoch > last || self.found.epochs.is_empty() => {
+                self.found.epochs.push((epoch, header.base_offset));
+                None
+            }
+            Some(epoch) if epoch == last => None,
+            found => Some(Damage::Epoch { last, found }),
+        }
+    }
+}
+
+/// Reads the batch header at `position` and, where wanted, verifies the checksum, without holding the whole batch.
+/// The outer error is the file's, the inner one the batch's.
+fn check_batch(
+    window: &mut Window<'_>,
+    position: u64,
+    verify: impl FnOnce(&BatchHeader) -> bool,
+) -> std::io::Result<Result<BatchHeader, BatchError>> {
+    let header = match BatchHeader::decode(window.get(position, HEADER_LEN)?) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error)),
+    };
+    let remaining = window.remaining(position);
+    if remaining < u64::from(header.length) {
+        let have = usize::try_from(remaining).unwrap_or(usize::MAX);
+        return Ok(Err(BatchError::Truncated { have, need: header.length as usize }));
+    }
+    if !verify(&header) {
+        return Ok(Ok(header));
+    }
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    let mut at = position + CHECKSUM_OFFSET as u64;
+    let end = position + u64::from(header.length);
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(READ_AHEAD);
+        digest.update(window.get(at, len)?);
+        at += len as u64;
+    }
+    let computed = digest.finalize() as u32;
+    if computed == header.crc {
+        Ok(Ok(header))
+    } else {
+        Ok(Err(BatchError::Checksum { stored: header.crc, computed }))
+    }
+}
