@@ -41,6 +41,6 @@ pub use producer::{
 };
 
 pub use holdfast_core::record_batch::{Compression, Header};
-pub use holdfast_core::{LeaderEpoch, Offset};
+pub use holdfast_core::{ErrorCode, LeaderEpoch, Offset};
 pub use holdfast_proto::ApiError;
 pub use holdfast_proto::transport::Tls;

@@ -185,6 +185,30 @@ impl Disk {
         self.tail_lost = true;
     }
 
+    /// The machine loses power, and everything that was not flushed is gone.
+    #[cfg(test)]
+    pub(crate) fn cut_power_fully(&mut self) {
+        self.flushing = None;
+        self.queued = None;
+        self.writing.clear();
+        let kept = self.flushed;
+        self.batches.retain(|batch| batch.header().next_offset() <= kept);
+        self.watermark = self.watermark.min(self.end());
+        self.tail_lost = true;
+    }
+
+    /// The process dies after its log failed, and all of the log is gone.
+    #[cfg(test)]
+    pub(crate) fn crash_and_lose_all(&mut self) {
+        self.writing.clear();
+        self.flushing = None;
+        self.queued = None;
+        self.failed = false;
+        self.batches.clear();
+        self.flushed = Offset::ZERO;
+        self.watermark = Offset::ZERO;
+    }
+
     fn lose_suffix(&mut self, kept: Offset, random: &mut Random) {
         let first = self.batches.partition_point(|batch| batch.header().next_offset() <= kept);
         let keep = first + random.below(self.batches.len() - first + 1);

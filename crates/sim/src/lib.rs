@@ -18,5 +18,7 @@ pub mod oracle;
 pub mod plan;
 pub mod random;
 pub mod runner;
+#[cfg(test)]
+mod scenario;
 mod workload;
 pub mod world;

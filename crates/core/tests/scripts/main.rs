@@ -8,15 +8,16 @@
 //! ```
 //! `UPDATE_SCRIPTS=1 cargo nextest run -p holdfast-core --test scripts` writes the actions anew; then read the diff.
 
+#![allow(clippy::unwrap_used, reason = "a test: a failed unwrap names its line")]
+
 mod parse;
 mod render;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use holdfast_core::Timestamp;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Action, Event, Replica};
-use holdfast_core::Timestamp;
 
 use parse::{Header, Step};
 

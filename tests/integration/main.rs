@@ -1,0 +1,7 @@
+//! One binary for all areas: clusters of three zones over real sockets and files.
+
+mod bad_input;
+mod control_plane;
+mod failover;
+mod records;
+mod tls;
