@@ -15,7 +15,10 @@ async fn without_controllers_records_go_on_and_a_restarted_broker_comes_back() {
     // A broker that leads partitions restarts: it comes back from its saved map and leads again, in a run of its own.
     for zone in 0..3 {
         cluster.with(move |cluster| cluster.kill_broker(zone)).await;
-        cluster.with(move |cluster| cluster.heal_broker(zone)).await.expect("the broker starts without controllers");
+        cluster
+            .with(move |cluster| cluster.heal_broker(zone))
+            .await
+            .expect("the broker starts without controllers");
         let (from, to) = (600 + zone as u32 * 100, 700 + zone as u32 * 100);
         produce(&producer, from..to).await;
     }
@@ -23,7 +26,10 @@ async fn without_controllers_records_go_on_and_a_restarted_broker_comes_back() {
     let newcomer = cluster.client().await;
     let newcomers_producer = newcomer.producer("static").build().await;
     assert_holds(&newcomer, "static", 0..900).await;
-    cluster.with(|cluster| (0..3).try_for_each(|zone| cluster.heal_controller(zone))).await.expect("controllers");
+    cluster
+        .with(|cluster| (0..3).try_for_each(|zone| cluster.heal_controller(zone)))
+        .await
+        .expect("controllers");
     drop(newcomers_producer);
     produce(&producer, 900..1000).await;
     cluster.create_topic(&client, "after", 1, Durability::Disk).await;

@@ -115,7 +115,10 @@ async fn a_lone_zone_acknowledges_nothing() {
     assert_eq!(producer.stats().acked, before, "a lone zone acknowledged");
     cluster.heal(0).await;
     for pending in waiting {
-        tokio::time::timeout(PATIENCE, pending).await.expect("an outcome").expect("acknowledged after the return");
+        tokio::time::timeout(PATIENCE, pending)
+            .await
+            .expect("an outcome")
+            .expect("acknowledged after the return");
     }
     cluster.heal(1).await;
     assert_holds(&client, "alone", 0..120).await;
@@ -143,9 +146,14 @@ async fn everything_acknowledged_survives_the_loss_of_all_zones_at_once() {
 async fn all_in_sync(client: &holdfast_client::Client, topic: &str) {
     eventually("all replicas are in sync", || async {
         let states = client.describe_partitions(Some(topic)).await.map_err(|error| error.to_string())?;
-        let behind = states.iter().filter(|state| state.replicas.iter().any(|replica| !replica.in_sync)).count();
+        let behind =
+            states.iter().filter(|state| state.replicas.iter().any(|replica| !replica.in_sync)).count();
         let partitions = states.len();
-        if behind == 0 && partitions > 0 { Ok(()) } else { Err(format!("{behind} of {partitions} are behind")) }
+        if behind == 0 && partitions > 0 {
+            Ok(())
+        } else {
+            Err(format!("{behind} of {partitions} are behind"))
+        }
     })
     .await;
 }

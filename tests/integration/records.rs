@@ -70,7 +70,8 @@ async fn a_consumer_starts_at_an_offset_at_the_end_or_at_a_time() {
         String::from_utf8(batch.records[0].value.clone().unwrap().to_vec()).unwrap()
     };
     assert_eq!(first(StartAt::Beginning).await, "0");
-    let seven = client.list_offset("starts", 0, holdfast_client::ListOffsetAt::Timestamp(1_006_500)).await.unwrap();
+    let seven =
+        client.list_offset("starts", 0, holdfast_client::ListOffsetAt::Timestamp(1_006_500)).await.unwrap();
     assert_eq!(first(StartAt::Offset(seven)).await, "7");
     assert_eq!(first(StartAt::Timestamp(1_006_500)).await, "7");
     let mut tail = client.consumer("starts").start(StartAt::End).build().await.unwrap();
@@ -88,7 +89,8 @@ async fn any_broker_takes_plain_records_and_gives_them_back() {
     for (number, endpoint) in cluster.bootstrap().iter().enumerate() {
         let mut produce = ProduceServiceClient::connect(format!("http://{endpoint}")).await.unwrap();
         let record = v1::Record { value: Some(format!("hello {number}").into()), ..Default::default() };
-        let request = v1::AppendRequest { topic: "plain".into(), records: vec![record], ..Default::default() };
+        let request =
+            v1::AppendRequest { topic: "plain".into(), records: vec![record], ..Default::default() };
         produce.append(request).await.unwrap();
     }
     for endpoint in cluster.bootstrap() {
@@ -116,7 +118,8 @@ async fn a_topic_created_anew_never_shows_old_records() {
     cluster.create_topic(&client, "again", 2, Durability::Disk).await;
     let producer = client.producer("again").build().await.unwrap();
     produce(&producer, 500..510).await;
-    let mut numbers: Vec<u32> = read_all(&client, "again").await.into_iter().map(|(_, number)| number).collect();
+    let mut numbers: Vec<u32> =
+        read_all(&client, "again").await.into_iter().map(|(_, number)| number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (500..510).collect::<Vec<_>>());
 }

@@ -58,7 +58,10 @@ impl TestCluster {
     }
 
     /// Does something to the cluster, on a thread that may block.
-    pub async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut LocalCluster) -> T + Send + 'static) -> T {
+    pub async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut LocalCluster) -> T + Send + 'static,
+    ) -> T {
         let cluster = Arc::clone(&self.cluster);
         let done = tokio::task::spawn_blocking(move || {
             let mut guard = cluster.lock().unwrap_or_else(PoisonError::into_inner);

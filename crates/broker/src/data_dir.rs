@@ -88,7 +88,7 @@ struct Identity {
     dir: DirId,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct LastRun {
     boot_id: String,
@@ -115,13 +115,14 @@ impl DataDir {
         let lock = lock(path)?;
         let identity = identity(&*fs, path, cluster, id)?;
         fs::create_dir_all(path.join("partitions")).map_err(io_error("creating", path))?;
-        let last: LastRun = read_json(&path.join("run.json"))?.unwrap_or_default();
+        let last: Option<LastRun> = read_json(&path.join("run.json"))?;
         let boot_id = boot_id();
         let opened = DataDir {
             path: path.to_owned(),
             dir: identity.dir,
-            clean: last.clean,
-            same_boot: last.boot_id == boot_id,
+            // A folder that was never used lost nothing.
+            clean: last.as_ref().is_none_or(|last| last.clean),
+            same_boot: last.is_none_or(|last| last.boot_id == boot_id),
             fs,
             _lock: lock,
         };

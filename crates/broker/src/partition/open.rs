@@ -105,7 +105,8 @@ fn loaded(
         high_watermark: stored.map_or(Offset::ZERO, |stored| stored.checkpoint.high_watermark),
         epochs: found.epochs,
         producers: found.producers,
-        tail_lost: dir.tail_lost(),
+        // A replica that is new in this run lost nothing in an earlier one.
+        tail_lost: dir.tail_lost() && (had_folder || stored.is_some()),
         ..fresh
     };
     (found.log, loaded)

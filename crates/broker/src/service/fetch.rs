@@ -22,12 +22,14 @@ use holdfast_proto::v1::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{LEADER_CHANGE_PAUSE, ServiceContext, invalid};
+use super::{LEADER_CHANGE_PAUSE, ServiceContext, invalid, through_leader_changes};
 use crate::partition::PartitionHandle;
 
 const DEFAULT_BYTES: u32 = 1 << 20;
 const MOST_BYTES: u32 = 16 << 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a caller that leaves finding the leader to us waits for one.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request for an offset waits for a new leader to know its high watermark.
 const OFFSET_PATIENCE: Duration = Duration::from_secs(5);
 /// The most that one batch may become when decompressed for a client without a decoder.
@@ -42,7 +44,13 @@ pub(crate) struct FetchApi {
 #[tonic::async_trait]
 impl FetchService for FetchApi {
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
-        Ok(Response::new(fetch(&self.context, request.into_inner()).await?))
+        let request = request.into_inner();
+        let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(LONGEST_WAIT);
+        let deadline = Instant::now() + wait;
+        let patience = deadline.max(Instant::now() + LEADER_PATIENCE);
+        let attempt = || fetch(&self.context, request.clone(), deadline);
+        let response = through_leader_changes(request.routing(), patience, attempt).await?;
+        Ok(Response::new(response))
     }
 }
 
@@ -52,13 +60,19 @@ impl OffsetService for FetchApi {
         &self,
         request: Request<ListOffsetRequest>,
     ) -> Result<Response<ListOffsetResponse>, Status> {
-        Ok(Response::new(list_offset(&self.context, request.into_inner()).await?))
+        let request = request.into_inner();
+        let patience = Instant::now() + LEADER_PATIENCE;
+        let attempt = || list_offset(&self.context, request.clone());
+        let response = through_leader_changes(request.routing(), patience, attempt).await?;
+        Ok(Response::new(response))
     }
 }
 
-async fn fetch(context: &ServiceContext, request: FetchRequest) -> Result<FetchResponse, ApiError> {
-    let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(LONGEST_WAIT);
-    let deadline = Instant::now() + wait;
+async fn fetch(
+    context: &ServiceContext,
+    request: FetchRequest,
+    deadline: Instant,
+) -> Result<FetchResponse, ApiError> {
     let map = context.map.current();
     let partition = context.resolve(&map, &request.topic, &request.topic_id, request.partition)?;
     let Some(handle) = servable(context, partition, request.allow_follower) else {

@@ -17,7 +17,9 @@ use holdfast_core::{BrokerId, ErrorCode, PartitionId, TopicId, ZoneId};
 use holdfast_proto::ApiError;
 use holdfast_proto::convert::ConvertError;
 use holdfast_proto::transport::{Link, Tls, connect_lazy};
+use holdfast_proto::v1::Routing;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub(crate) use cluster::ClusterApi;
@@ -112,6 +114,27 @@ impl ServiceContext {
 
     fn channel_to(&self, broker: &Broker) -> Result<Channel, ApiError> {
         self.channels.get(&broker.client_endpoint, self.tls.as_ref())
+    }
+}
+
+/// Tries again while the leadership moves, for callers that leave finding the leader to us. Only for what was refused
+/// before anything happened.
+async fn through_leader_changes<T, F: Future<Output = Result<T, ApiError>>>(
+    routing: Routing,
+    deadline: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, ApiError> {
+    loop {
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let moving = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
+        let retry_at = Instant::now() + LEADER_CHANGE_PAUSE;
+        if routing == Routing::Redirect || !moving || retry_at >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep_until(retry_at).await;
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{LEADER_CHANGE_PAUSE, ServiceContext, batch_error, ending, invalid, produce_error};
+use super::{ServiceContext, batch_error, ending, invalid, produce_error, through_leader_changes};
 use crate::partition::Command;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,24 +98,12 @@ struct Append {
 }
 
 async fn append(context: &ServiceContext, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-    let append = check(context, request)?;
-    loop {
-        let attempt = match submit(context, &append).await {
-            Ok(submitted) => answer(context, &append, submitted).await,
-            Err(error) => Err(error),
-        };
-        let error = match attempt {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        // Refused before anything was appended: whoever asked us to find the leader need not know of the change.
-        let elsewhere = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
-        let retry_at = Instant::now() + LEADER_CHANGE_PAUSE;
-        if append.routing == Routing::Redirect || !elsewhere || retry_at >= append.deadline {
-            return Err(error);
-        }
-        tokio::time::sleep_until(retry_at).await;
-    }
+    let append = &check(context, request)?;
+    through_leader_changes(append.routing, append.deadline, || async move {
+        let submitted = submit(context, append).await?;
+        answer(context, append, submitted).await
+    })
+    .await
 }
 
 fn check(context: &ServiceContext, request: AppendRequest) -> Result<Append, ApiError> {

@@ -52,6 +52,8 @@ pub struct Failover {
     /// Over the partitions that were led there: the longest gap between two acknowledgements that overlaps the fault,
     /// less the gap that was exceeded once in a thousand before it.
     pub rto_ms: RecoveryTime,
+    /// The gap that was exceeded once in a thousand before the fault: what `rto_ms` leaves out.
+    pub quiet_gap_ms: f64,
     /// How many partitions were led there.
     pub moved: usize,
     /// Over all other partitions: the longest gap that overlaps the fault.

@@ -91,8 +91,11 @@ impl Demo {
     async fn run(&self) -> Result<Report, CliError> {
         self.create_topic().await?;
         eprintln!(
-            "three zones on {}: 12 keys are enough to break them, and not enough to lose a record",
-            self.bootstrap.join(" ")
+            "three zones on {}, {} partitions, {} MB/s; from another terminal: holdfast cluster status -b {}",
+            self.bootstrap.join(" "),
+            self.options.partitions,
+            self.options.rate,
+            self.bootstrap[0]
         );
         let stop = CancellationToken::new();
         let begun = Instant::now();
@@ -242,6 +245,7 @@ impl Demo {
                 zone: ZONES[fault.zone].to_owned(),
                 rto_ms: RecoveryTime::of(recovery.collect()),
                 moved: fault.led.len(),
+                quiet_gap_ms: millis(quiet),
                 unaffected_gap_ms_max: others.map(|partition| millis(longest(partition))).fold(0.0, f64::max),
             }
         };
