@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify lint fix test sim model chaos bench soak image up down
+.PHONY: help verify lint fix test sim chaos bench soak image up down
 
 # make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
 SEEDS ?= 2000

@@ -37,3 +37,15 @@ which_cluster() {
         fail "no cluster is up: start one with 'deploy/local/cluster up' (processes) or 'make up' (containers)" 69
     fi
 }
+
+# Waits until both containers of a zone are healthy.
+healthy() { # zone
+    local deadline=$((SECONDS + 60)) states
+    while ((SECONDS < deadline)); do
+        states=$(docker ps --filter "label=com.docker.compose.project=$project" --filter "label=holdfast.zone=$1" \
+            --format '{{.Status}}')
+        [[ $(grep -c '(healthy)' <<<"$states") == 2 ]] && return
+        sleep 0.2
+    done
+    return 1
+}

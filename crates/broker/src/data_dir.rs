@@ -103,6 +103,8 @@ pub(crate) struct DataDir {
     /// How the run before ended.
     clean: bool,
     same_boot: bool,
+    /// Of this run.
+    boot_id: String,
     fs: Arc<dyn Fs>,
     _lock: File,
 }
@@ -117,18 +119,22 @@ impl DataDir {
         fs::create_dir_all(path.join("partitions")).map_err(io_error("creating", path))?;
         let last: Option<LastRun> = read_json(&path.join("run.json"))?;
         let boot_id = boot_id();
-        let opened = DataDir {
+        Ok(DataDir {
             path: path.to_owned(),
             dir: identity.dir,
             // A folder that was never used lost nothing.
             clean: last.as_ref().is_none_or(|last| last.clean),
             same_boot: last.is_none_or(|last| last.boot_id == boot_id),
+            boot_id,
             fs,
             _lock: lock,
-        };
-        // From here on a crash is a crash: the mark goes, durably, before anything is written.
-        opened.write_run(&LastRun { boot_id, clean: false })?;
-        Ok(opened)
+        })
+    }
+
+    /// From here on a crash is a crash: the clean mark goes, durably, before anything is written. Called once it is
+    /// durable which replicas may have lost their tail (R34), because afterwards that cannot be told any more.
+    pub(crate) fn begin_run(&self) -> Result<(), DataDirError> {
+        self.write_run(&LastRun { boot_id: self.boot_id.clone(), clean: false })
     }
 
     pub(crate) fn dir_id(&self) -> DirId {
@@ -190,7 +196,7 @@ impl DataDir {
 
     /// The run ends in order: everything is flushed.
     pub(crate) fn mark_clean(&self) -> Result<(), DataDirError> {
-        self.write_run(&LastRun { boot_id: boot_id(), clean: true })
+        self.write_run(&LastRun { boot_id: self.boot_id.clone(), clean: true })
     }
 
     fn write_run(&self, run: &LastRun) -> Result<(), DataDirError> {
@@ -287,6 +293,7 @@ mod tests {
         drop(first);
         let again = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
         assert_eq!((again.dir_id(), again.was_clean()), (dir, true));
+        again.begin_run().unwrap();
         drop(again);
         let killed = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
         assert!(!killed.was_clean() && !killed.tail_lost(), "the same boot loses nothing that was written");

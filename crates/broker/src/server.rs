@@ -112,6 +112,7 @@ impl Broker {
             let problem = format!("promises cannot be kept any more: {error}");
             journal_failed.send_replace(Some(problem));
         })?;
+        dir.begin_run()?;
         let controllers = Controllers::new(&config.controllers, tls.as_ref())?;
         let flusher = Flusher::start(&dir, config.flush_threads)?;
         let map = MapHolder::load(&dir);

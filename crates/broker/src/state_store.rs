@@ -47,6 +47,9 @@ pub(crate) struct Checkpoint {
 pub(crate) struct StoredReplica {
     pub(crate) state: DurableState,
     pub(crate) checkpoint: Checkpoint,
+    /// Whether a power cut may have taken what was written and not flushed (R34). Stays until the replica was opened
+    /// and has said what follows from it.
+    pub(crate) tail_lost: bool,
 }
 
 /// A frame of the journal. Variants are added at the end, never changed.
@@ -55,6 +58,7 @@ enum Frame {
     State(PartitionId, DurableState),
     Checkpoint(PartitionId, Checkpoint),
     Removed(PartitionId),
+    TailLost(PartitionId),
 }
 
 /// What a partition asked for since the journal was written last.
@@ -98,10 +102,13 @@ impl StateStore {
     ) -> Result<Opened, StateStoreError> {
         let mut stored = BTreeMap::new();
         let path = dir.file("replica-state");
-        let journal = Journal::open(dir.fs(), &path, &mut |payload| {
+        let mut journal = Journal::open(dir.fs(), &path, &mut |payload| {
             replay(&mut stored, postcard::from_bytes(payload)?);
             Ok(())
         })?;
+        if dir.tail_lost() {
+            mark_tails_lost(&mut journal, &mut stored)?;
+        }
         let queue = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
         let store = StateStore { queue: Arc::clone(&queue) };
         let mut writer = Writer { journal, stored: stored.clone(), _dir: Arc::clone(dir) };
@@ -203,10 +210,27 @@ impl Writer {
         }
         let frames = self.stored.iter().flat_map(|(&partition, stored)| {
             let state = Frame::State(partition, stored.state.clone());
-            [encode(&state), encode(&Frame::Checkpoint(partition, stored.checkpoint))]
+            let lost = stored.tail_lost.then(|| encode(&Frame::TailLost(partition)));
+            [encode(&state), encode(&Frame::Checkpoint(partition, stored.checkpoint))].into_iter().chain(lost)
         });
         self.journal.rewrite(frames)
     }
+}
+
+/// Before the boot is noted as seen: a crash in between must not make it look as if nothing was lost.
+fn mark_tails_lost(
+    journal: &mut Journal,
+    stored: &mut BTreeMap<PartitionId, StoredReplica>,
+) -> Result<(), JournalError> {
+    let payloads: Vec<Vec<u8>> =
+        stored.keys().map(|&partition| encode(&Frame::TailLost(partition))).collect();
+    if payloads.is_empty() {
+        return Ok(());
+    }
+    journal.append(&payloads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    journal.flush()?;
+    stored.values_mut().for_each(|stored| stored.tail_lost = true);
+    Ok(())
 }
 
 fn next(queue: &(Mutex<Queue>, Condvar)) -> Option<BTreeMap<PartitionId, Request>> {
@@ -220,9 +244,11 @@ fn next(queue: &(Mutex<Queue>, Condvar)) -> Option<BTreeMap<PartitionId, Request
 fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {
     match frame {
         Frame::State(partition, state) => match stored.get_mut(&partition) {
-            Some(known) => known.state = state,
+            // The first state after a loss says what follows from it: the mark has done its work.
+            Some(known) => (known.state, known.tail_lost) = (state, false),
             None => {
-                stored.insert(partition, StoredReplica { state, checkpoint: Checkpoint::default() });
+                let checkpoint = Checkpoint::default();
+                stored.insert(partition, StoredReplica { state, checkpoint, tail_lost: false });
             }
         },
         Frame::Checkpoint(partition, checkpoint) => {
@@ -232,6 +258,11 @@ fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {
         }
         Frame::Removed(partition) => {
             stored.remove(&partition);
+        }
+        Frame::TailLost(partition) => {
+            if let Some(known) = stored.get_mut(&partition) {
+                known.tail_lost = true;
+            }
         }
     }
 }

@@ -14,9 +14,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     print_line(&text)
 }
 
-/// One line on stdout.
+/// One line on stdout. Whoever reads it may have left with what it wanted: that is no error.
 pub(crate) fn print_line(text: &str) -> Result<(), CliError> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| write_failed(&error))
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(write_failed(&error)),
+        _ => Ok(()),
+    }
 }
 
 /// A table without lines, as people and `awk` like it.
@@ -26,10 +29,10 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Prints a table without trailing blanks.
+/// Prints a table without the blanks around its lines.
 pub(crate) fn print_table(table: &Table) -> Result<(), CliError> {
     for line in table.to_string().lines() {
-        print_line(line.trim_end())?;
+        print_line(line.strip_prefix(' ').unwrap_or(line).trim_end())?;
     }
     Ok(())
 }

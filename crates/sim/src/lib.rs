@@ -16,6 +16,7 @@ mod network;
 mod node;
 pub mod oracle;
 pub mod plan;
+mod process;
 pub mod random;
 pub mod runner;
 #[cfg(test)]

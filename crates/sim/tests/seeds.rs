@@ -4,7 +4,7 @@ use holdfast_sim::runner::{Batch, run_seed_twice, run_seeds};
 
 #[test]
 fn seeds_hold_every_invariant_and_settle() {
-    let batch = Batch { from: 1, count: 600, threads: 2, twice: false, until_failure: false };
+    let batch = Batch { from: 1, count: 300, threads: 2, twice: false, until_failure: false };
     let failures: Vec<String> = run_seeds(batch)
         .into_iter()
         .filter_map(|(_, result)| result.err())

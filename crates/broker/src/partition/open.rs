@@ -63,7 +63,7 @@ fn read(
     let recovery = Recovery {
         // After another boot nothing that was not flushed is to be expected; the high watermark of mode replicated
         // may lie above what was flushed, and is not damage then.
-        trusted_end: if dir.tail_lost() {
+        trusted_end: if stored.is_some_and(|stored| stored.tail_lost) {
             checkpoint.durable_end
         } else {
             checkpoint.durable_end.max(checkpoint.high_watermark)
@@ -105,8 +105,7 @@ fn loaded(
         high_watermark: stored.map_or(Offset::ZERO, |stored| stored.checkpoint.high_watermark),
         epochs: found.epochs,
         producers: found.producers,
-        // A replica that is new in this run lost nothing in an earlier one.
-        tail_lost: dir.tail_lost() && (had_folder || stored.is_some()),
+        tail_lost: stored.is_some_and(|stored| stored.tail_lost),
         ..fresh
     };
     (found.log, loaded)

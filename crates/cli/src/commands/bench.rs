@@ -5,6 +5,7 @@
 
 mod flights;
 mod measure;
+mod pace;
 mod report;
 mod sender;
 
@@ -22,7 +23,8 @@ use super::produce::compression;
 use crate::args::{BenchCommand, BenchProduceArgs, Global};
 use crate::exit::{self, CliError};
 use measure::{Meter, Totals};
-use sender::{Pace, Sender, Sent};
+use pace::Pace;
+use sender::{Sender, Sent};
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);

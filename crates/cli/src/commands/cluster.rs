@@ -1,6 +1,7 @@
 //! `holdfast cluster`: what the cluster survives now, in words.
 
-pub(crate) mod state;
+pub(crate) mod facts;
+mod state;
 pub(crate) mod tolerance;
 
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use super::human::count;
 use crate::args::{ClusterCommand, Format, Global};
 use crate::exit::{self, CliError};
 use crate::output::{print_json, print_line, print_table, table};
-use state::{BrokerFact, ClusterState, ControllerFact, ZoneFact};
+use facts::{BrokerFact, ClusterState, ControllerFact, ZoneFact};
 use tolerance::{Judgement, judge};
 
 pub(crate) async fn run(global: &Global, command: ClusterCommand) -> Result<ExitCode, CliError> {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use holdfast_proto::ApiError;
 use holdfast_proto::transport::{Link, Tls, connect_lazy};
 use serde_json::json;
 use tonic_health::pb::HealthCheckRequest;
@@ -58,7 +59,7 @@ pub(crate) async fn check(endpoint: &str, tls: Option<&Tls>, limit: Duration) ->
     match tokio::time::timeout(limit, client.check(request)).await {
         Ok(Ok(response)) if response.get_ref().status() == ServingStatus::Serving => Health::Serving,
         Ok(Ok(_)) => Health::NotServing,
-        Ok(Err(status)) => Health::Unreachable(format!("{}: {}", status.code(), chain(&status))),
+        Ok(Err(status)) => Health::Unreachable(ApiError::from_status(&status).to_string()),
         Err(_) => Health::Unreachable(format!("no answer within {limit:?}")),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::connect::connect;
 use crate::args::{Format, Global, TopicCommand};
-use crate::exit::CliError;
+use crate::exit::{self, CliError};
 use crate::output::{print_json, print_table, table};
 
 pub(crate) async fn run(global: &Global, command: TopicCommand) -> Result<ExitCode, CliError> {
@@ -100,11 +100,14 @@ fn promise(topic: &Topic) -> String {
     }
 }
 
-/// An error of a change, whose outcome may be unknown.
+/// An error of a change. The brokers could be reached before: silence is now the controllers'.
 fn change_failed(what: String, name: &str, error: &ApiError) -> CliError {
     let mut failed = CliError::api(what, error);
-    if matches!(error.code, ErrorCode::DeadlineExceeded | ErrorCode::LeaderLost | ErrorCode::Internal) {
-        failed.next = format!("the outcome is unknown: see `holdfast topic describe {name}`");
+    if error.code.is_indefinite() {
+        failed.next = format!(
+            "the outcome is unknown: see `holdfast topic describe {name}`, and `holdfast cluster status` for the controllers"
+        );
+        failed.exit = if error.code == ErrorCode::Unavailable { exit::RETRY } else { failed.exit };
     }
     failed
 }

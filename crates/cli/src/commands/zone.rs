@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::cluster::state::ZoneFact;
+use super::cluster::facts::ZoneFact;
 use super::cluster::tolerance::{Judgement, Loss, judge};
 use super::cluster::{observe, zone_json};
 use super::human::count;

@@ -156,10 +156,10 @@ impl Change<'_> {
         self.put(Object::Topic(topic));
         let mut leaders = LeaderChoice::new(self.map);
         for (index, set) in sets.into_iter().enumerate() {
-            // `place` saw to a live majority, so there is a live member.
-            let leader = leaders.choose(self.map, &set, index).unwrap_or(set[0]);
-            let register = Register { term: Term(1), leader, set, prev: None, unclean: false };
             let id = PartitionId { topic: id, index: index as u32 };
+            // `place` saw to a live majority, so there is a live member.
+            let leader = leaders.choose(self.map, id, &set).unwrap_or(set[0]);
+            let register = Register { term: Term(1), leader, set, prev: None, unclean: false };
             self.put(Object::Partition(Partition { id, register, version: self.index }));
         }
         Ok(Applied::TopicCreated(id))
@@ -209,8 +209,7 @@ impl Change<'_> {
             .collect();
         let mut leaders = LeaderChoice::new(self.map);
         for partition in needing {
-            let turn = partition.id.index as usize;
-            if let Some(leader) = leaders.choose(self.map, &partition.register.set, turn) {
+            if let Some(leader) = leaders.choose(self.map, partition.id, &partition.register.set) {
                 self.appoint(partition, leader);
             }
         }

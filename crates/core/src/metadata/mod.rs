@@ -17,6 +17,8 @@ mod apply;
 mod command;
 mod map;
 mod placement;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, Metadata};
 pub use command::{Appointment, BrokerRegistration, Command, MetadataError, TopicSpec};

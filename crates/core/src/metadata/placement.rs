@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Broker, ClusterMap, MetadataError, TopicSpec};
-use crate::{BrokerId, ReplicaId, ZoneId};
+use crate::{BrokerId, PartitionId, ReplicaId, TopicId, ZoneId};
 
 /// Replicas that must hold a batch before it is committed: `floor(n/2)+1`.
 pub fn majority(replicas: usize) -> usize {
@@ -70,29 +70,45 @@ fn member<'a>(zone: &[&'a Broker], copyset: usize) -> &'a Broker {
     turns.clone().find(|broker| broker.live).unwrap_or_else(|| zone[copyset % zone.len()])
 }
 
-/// Chooses leaders so that they spread evenly over live brokers.
+/// Chooses leaders so that those of each topic spread evenly over live brokers, and among equals those of all topics.
 pub(super) struct LeaderChoice {
     led: BTreeMap<BrokerId, usize>,
+    led_of_topic: BTreeMap<(TopicId, BrokerId), usize>,
 }
 
 impl LeaderChoice {
     /// Counts what every broker leads now.
     pub(super) fn new(map: &ClusterMap) -> Self {
-        let mut led: BTreeMap<BrokerId, usize> = BTreeMap::new();
-        for partition in map.partitions() {
-            *led.entry(partition.register.leader.broker).or_default() += 1;
+        let mut choice = LeaderChoice { led: BTreeMap::new(), led_of_topic: BTreeMap::new() };
+        for partition in map.partitions().filter(|partition| map.is_live(partition.register.leader)) {
+            choice.count(partition.id.topic, partition.register.leader.broker);
         }
-        LeaderChoice { led }
+        choice
     }
 
     /// The live member of the set that leads least; among equals the first from position `turn` on.
-    pub(super) fn choose(&mut self, map: &ClusterMap, set: &[ReplicaId], turn: usize) -> Option<ReplicaId> {
+    pub(super) fn choose(
+        &mut self,
+        map: &ClusterMap,
+        id: PartitionId,
+        set: &[ReplicaId],
+    ) -> Option<ReplicaId> {
+        let turn = id.index as usize;
+        let load = |broker: BrokerId| {
+            let of_topic = self.led_of_topic.get(&(id.topic, broker)).copied().unwrap_or(0);
+            (of_topic, self.led.get(&broker).copied().unwrap_or(0))
+        };
         let leader = (0..set.len())
             .map(|step| set[(turn + step) % set.len()])
             .filter(|&replica| map.is_live(replica))
-            .min_by_key(|replica| self.led.get(&replica.broker).copied().unwrap_or(0))?;
-        *self.led.entry(leader.broker).or_default() += 1;
+            .min_by_key(|replica| load(replica.broker))?;
+        self.count(id.topic, leader.broker);
         Some(leader)
+    }
+
+    fn count(&mut self, topic: TopicId, broker: BrokerId) {
+        *self.led.entry(broker).or_default() += 1;
+        *self.led_of_topic.entry((topic, broker)).or_default() += 1;
     }
 }
 

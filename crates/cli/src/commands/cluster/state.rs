@@ -13,9 +13,9 @@ use holdfast_core::metadata::{ClusterMap, Partition};
 use holdfast_core::{BrokerId, ErrorCode, PartitionId, TopicId};
 use holdfast_proto::convert::metadata::update_from_wire;
 use holdfast_proto::v1::{DescribeClusterResponse, PartitionState};
-use serde::Serialize;
 use tokio::time::Instant;
 
+use super::facts::{BrokerFact, ClusterState, ControllerFact, PartitionFact, ReplicaFact};
 use crate::args::Global;
 use crate::commands::connect::tls;
 use crate::commands::health::{Health, check};
@@ -27,134 +27,6 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a live replica may take to reach what was committed at the first look.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
-
-/// A controller as the answering broker hears it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ControllerFact {
-    pub(crate) id: u64,
-    pub(crate) zone: String,
-    pub(crate) endpoint: String,
-    pub(crate) reachable: bool,
-    pub(crate) leader: bool,
-    pub(crate) term: u64,
-}
-
-impl ControllerFact {
-    pub(crate) fn state(&self) -> &'static str {
-        match (self.reachable, self.leader) {
-            (false, _) => "unreachable",
-            (true, true) => "leader",
-            (true, false) => "up",
-        }
-    }
-}
-
-/// A broker.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct BrokerFact {
-    pub(crate) id: u32,
-    pub(crate) zone: String,
-    pub(crate) endpoint: String,
-    /// What the controllers believe, or last believed.
-    pub(crate) live: bool,
-    /// Whether it answers this command.
-    pub(crate) answers: bool,
-    /// Whether it counts as working. Where no controller can tell, only an answer does.
-    pub(crate) up: bool,
-    pub(crate) leaders: usize,
-    pub(crate) replicas: usize,
-    #[serde(rename = "replicas_in_sync")]
-    pub(crate) in_sync: usize,
-}
-
-impl BrokerFact {
-    pub(crate) fn state(&self) -> &'static str {
-        match (self.up, self.answers) {
-            (true, true) => "up",
-            (true, false) => "up, silent to us",
-            (false, true) => "fenced, answers us",
-            (false, false) => "lost",
-        }
-    }
-}
-
-/// A replica of a partition.
-#[derive(Debug, Clone)]
-pub(crate) struct ReplicaFact {
-    pub(crate) broker: u32,
-    pub(crate) zone: String,
-    /// Whether its broker works and holds what was committed.
-    pub(crate) good: bool,
-}
-
-/// A partition.
-#[derive(Debug, Clone)]
-pub(crate) struct PartitionFact {
-    pub(crate) topic: String,
-    /// Whether its topic accepted to lose a zone.
-    pub(crate) waived: bool,
-    /// Broker whose leadership is active, if there is one.
-    pub(crate) leader: Option<u32>,
-    pub(crate) replicas: Vec<ReplicaFact>,
-}
-
-/// A zone, summed up.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ZoneFact {
-    pub(crate) name: String,
-    pub(crate) brokers: usize,
-    pub(crate) brokers_live: usize,
-    pub(crate) controllers: usize,
-    pub(crate) controllers_reachable: usize,
-    pub(crate) leaders: usize,
-    pub(crate) replicas: usize,
-    pub(crate) in_sync: usize,
-}
-
-impl ZoneFact {
-    pub(crate) fn state(&self) -> &'static str {
-        let (up, all) = (self.brokers_live + self.controllers_reachable, self.brokers + self.controllers);
-        match up {
-            0 => "lost",
-            _ if up == all => "up",
-            _ => "partly",
-        }
-    }
-}
-
-/// Everything found out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ClusterState {
-    pub(crate) cluster: String,
-    pub(crate) seen_by: u32,
-    pub(crate) seen_from: String,
-    pub(crate) version: String,
-    pub(crate) controllers: Vec<ControllerFact>,
-    pub(crate) brokers: Vec<BrokerFact>,
-    pub(crate) partitions: Vec<PartitionFact>,
-}
-
-impl ClusterState {
-    /// Every zone that has a broker or a controller, by name.
-    pub(crate) fn zones(&self) -> Vec<ZoneFact> {
-        let mut zones: BTreeMap<&str, ZoneFact> = BTreeMap::new();
-        for broker in &self.brokers {
-            let zone = zones.entry(&broker.zone).or_default();
-            zone.brokers += 1;
-            zone.brokers_live += usize::from(broker.up);
-            zone.leaders += broker.leaders;
-            zone.replicas += broker.replicas;
-            zone.in_sync += broker.in_sync;
-        }
-        for controller in &self.controllers {
-            let zone = zones.entry(&controller.zone).or_default();
-            zone.controllers += 1;
-            zone.controllers_reachable += usize::from(controller.reachable);
-        }
-        let named = |(name, zone): (&str, ZoneFact)| ZoneFact { name: name.to_owned(), ..zone };
-        zones.into_iter().map(named).collect()
-    }
-}
 
 /// Asks whoever can be reached; works with every controller dead.
 pub(crate) async fn observe(global: &Global, client: &Client) -> Result<ClusterState, CliError> {

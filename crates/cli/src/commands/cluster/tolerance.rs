@@ -4,11 +4,14 @@
 //! zone if such a majority is left without that zone. The cluster does if every partition does and a majority of the
 //! controllers is left as well: without one nobody appoints a new leader.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use holdfast_core::metadata::majority;
 
-use super::state::{ClusterState, PartitionFact};
+use super::facts::{ClusterState, PartitionFact};
 use crate::commands::human::count;
 use crate::exit;
 
@@ -40,7 +43,7 @@ impl Health {
         match self {
             Health::Healthy => "HEALTHY",
             Health::Degraded => "DEGRADED",
-            Health::PartlyUnavailable => "UNAVAILABLE IN PART",
+            Health::PartlyUnavailable => "CRITICAL",
         }
     }
 
@@ -217,142 +220,4 @@ fn waived(state: &ClusterState, losses: &BTreeMap<String, Loss>) -> Vec<String> 
         format!("topic {topic} of {partitions}, by loss of a zone: {meaning}")
     };
     topics.into_iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::state::{BrokerFact, ControllerFact, ReplicaFact};
-    use super::*;
-
-    const ZONES: [&str; 3] = ["a", "b", "c"];
-
-    /// Three zones with a broker and a controller each; `down` are lost. Every partition has a replica per zone.
-    fn cluster(down: &[&str], partitions: usize) -> ClusterState {
-        let up = |zone: &str| !down.contains(&zone);
-        let first = ZONES.iter().position(|zone| up(zone));
-        let controllers = (1..).zip(ZONES).map(|(id, zone)| ControllerFact {
-            id,
-            zone: zone.to_owned(),
-            endpoint: String::new(),
-            reachable: up(zone),
-            leader: first == Some(id as usize - 1),
-            term: 1,
-        });
-        let brokers = (1..).zip(ZONES).map(|(id, zone)| BrokerFact {
-            id,
-            zone: zone.to_owned(),
-            endpoint: String::new(),
-            live: up(zone),
-            answers: up(zone),
-            up: up(zone),
-            leaders: 0,
-            replicas: 0,
-            in_sync: 0,
-        });
-        ClusterState {
-            controllers: controllers.collect(),
-            brokers: brokers.collect(),
-            partitions: (0..partitions).map(|_| partition(&ZONES, down)).collect(),
-            ..ClusterState::default()
-        }
-    }
-
-    fn partition(zones: &[&str], down: &[&str]) -> PartitionFact {
-        let replicas = (1..).zip(zones).map(|(broker, zone)| ReplicaFact {
-            broker,
-            zone: (*zone).to_owned(),
-            good: !down.contains(zone),
-        });
-        let replicas: Vec<ReplicaFact> = replicas.collect();
-        let leader = replicas.iter().find(|replica| replica.good).map(|replica| replica.broker);
-        PartitionFact { topic: "orders".to_owned(), waived: false, leader, replicas }
-    }
-
-    #[test]
-    fn a_whole_cluster_tolerates_any_zone() {
-        for partitions in [0, 12] {
-            let judgement = judge(&cluster(&[], partitions));
-            assert_eq!(judgement.sentence(), "tolerates the loss of any 1 zone");
-            assert_eq!((judgement.health.exit(), judgement.zone_losses_tolerated()), (exit::OK, 1));
-            assert!(judgement.reasons.is_empty() && judgement.losses.len() == 3);
-        }
-    }
-
-    #[test]
-    fn after_a_zone_is_lost_none_other_may_be() {
-        let judgement = judge(&cluster(&["b"], 12));
-        assert_eq!(judgement.sentence(), "tolerates no further loss");
-        assert_eq!((judgement.health.exit(), judgement.under_replicated), (exit::WARNING, 12));
-        let loss = judgement.loss_of("a").unwrap();
-        assert_eq!((loss.partitions, loss.controllers), (12, true));
-        assert_eq!(judgement.loss_of("b"), Some(&Loss::default()));
-        assert!(judgement.reasons.iter().any(|reason| reason == "zone b is lost"));
-    }
-
-    #[test]
-    fn two_lost_zones_make_partitions_unavailable() {
-        let judgement = judge(&cluster(&["b", "c"], 3));
-        assert_eq!(judgement.sentence(), "partly unavailable");
-        assert_eq!((judgement.health.exit(), judgement.unavailable), (exit::CRITICAL, 3));
-    }
-
-    #[test]
-    fn one_replica_behind_is_no_further_loss() {
-        let mut state = cluster(&[], 3);
-        state.partitions[1].replicas[2].good = false;
-        let judgement = judge(&state);
-        assert_eq!(judgement.sentence(), "tolerates no further loss");
-        assert_eq!((judgement.health, judgement.under_replicated), (Health::Degraded, 1));
-        assert_eq!(judgement.loss_of("a").unwrap().partitions, 1);
-        assert_eq!(judgement.loss_of("c").unwrap().partitions, 0);
-    }
-
-    #[test]
-    fn a_partition_without_active_leader_does_not_work() {
-        let mut state = cluster(&[], 3);
-        state.partitions[0].leader = None;
-        assert_eq!(judge(&state).health, Health::PartlyUnavailable);
-    }
-
-    #[test]
-    fn without_controllers_records_flow_and_nothing_is_tolerated() {
-        let mut state = cluster(&[], 3);
-        for controller in &mut state.controllers {
-            (controller.reachable, controller.leader) = (false, false);
-        }
-        let judgement = judge(&state);
-        assert_eq!(judgement.sentence(), "tolerates no further loss");
-        assert_eq!((judgement.health, judgement.unavailable), (Health::Degraded, 0));
-        assert!(judgement.reasons[0].contains("no controller can be reached"));
-    }
-
-    #[test]
-    fn a_dead_controller_alone_uses_up_the_tolerance() {
-        let mut state = cluster(&[], 3);
-        state.controllers[2].reachable = false;
-        let judgement = judge(&state);
-        assert_eq!(judgement.sentence(), "tolerates no further loss");
-        assert!(judgement.loss_of("a").unwrap().controllers && !judgement.loss_of("c").unwrap().controllers);
-    }
-
-    #[test]
-    fn waived_topics_are_told_apart() {
-        let mut state = cluster(&[], 3);
-        state.partitions.push(PartitionFact {
-            topic: "scratch".to_owned(),
-            waived: true,
-            ..partition(&["b"], &[])
-        });
-        let judgement = judge(&state);
-        assert_eq!(judgement.sentence(), "tolerates the loss of any 1 zone");
-        assert_eq!(judgement.waived, ["topic scratch of 1 partition, by loss of a zone: b stops 1"]);
-        assert_eq!(judgement.loss_of("b").unwrap().waived, 1);
-    }
-
-    #[test]
-    fn two_zones_are_not_enough() {
-        let mut state = cluster(&[], 0);
-        state.brokers.pop();
-        assert_eq!(judge(&state).sentence(), "tolerates no further loss");
-    }
 }

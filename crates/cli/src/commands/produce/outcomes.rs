@@ -9,7 +9,7 @@ use std::io::{BufWriter, Stdout, Write as _};
 use futures::FutureExt as _;
 use holdfast_client::{Ack, Outcome, Pending, SendError};
 
-use super::Problem;
+use super::summary::Problem;
 use crate::args::Format;
 use crate::exit::CliError;
 use crate::output::write_failed;
