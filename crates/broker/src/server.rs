@@ -313,6 +313,7 @@ impl Parts {
                     .min(Semaphore::MAX_PERMITS),
             )),
             channels: Channels::default(),
+            ending: serving.clone(),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
@@ -320,23 +321,32 @@ impl Parts {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let fetch = FetchApi { context: Arc::clone(&context) };
+        let produce = limited(ProduceServiceServer::new(ProduceApi::new(Arc::clone(&context))));
+        let fetching = FetchServiceServer::new(fetch.clone())
+            .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+            .max_encoding_message_size(MAX_CLIENT_MESSAGE);
+        let offsets = OffsetServiceServer::new(fetch);
+        let cluster = ClusterServiceServer::new(ClusterApi { context: Arc::clone(&context) });
         let clients = server(Link::Client)
             .add_service(health_service.clone())
             .add_service(reflection)
-            .add_service(limited(ProduceServiceServer::new(ProduceApi::new(Arc::clone(&context)))))
-            .add_service(
-                FetchServiceServer::new(fetch.clone())
-                    .max_decoding_message_size(MAX_CLIENT_MESSAGE)
-                    .max_encoding_message_size(MAX_CLIENT_MESSAGE),
-            )
-            .add_service(OffsetServiceServer::new(fetch))
             .add_service(TopicServiceServer::new(TopicApi { context: Arc::clone(&context) }))
-            .add_service(ClusterServiceServer::new(ClusterApi { context: Arc::clone(&context) }));
-        let peers = server(Link::Peer).add_service(health_service).add_service(
-            ReplicationServiceServer::new(ReplicationApi { context })
-                .max_decoding_message_size(MAX_PEER_MESSAGE)
-                .max_encoding_message_size(MAX_PEER_MESSAGE),
-        );
+            .add_service(produce.clone())
+            .add_service(fetching.clone())
+            .add_service(offsets.clone())
+            .add_service(cluster.clone());
+        // Other brokers forward to the leader here.
+        let peers = server(Link::Peer)
+            .add_service(health_service)
+            .add_service(produce)
+            .add_service(fetching)
+            .add_service(offsets)
+            .add_service(cluster)
+            .add_service(
+                ReplicationServiceServer::new(ReplicationApi { context })
+                    .max_decoding_message_size(MAX_PEER_MESSAGE)
+                    .max_encoding_message_size(MAX_PEER_MESSAGE),
+            );
         // Accept loops, connections and calls run where records are worked on.
         let _data = self.data.enter();
         let served = [

@@ -1,4 +1,4 @@
-//! Reports of leaders: who is stuck gets a successor, what is complete is noted (replication-protocol R41, R3).
+//! Reports of leaders: who is stuck gets a successor, what is complete is noted (docs/protocol.md R41, R3).
 //!
 //! Volatile, and kept by every controller like the heartbeats that bring them; only the leader acts. Time is an
 //! argument.

@@ -1,4 +1,4 @@
-//! Leader epochs (replication-protocol §1).
+//! Leader epochs (docs/protocol.md §1).
 
 use std::fmt;
 

@@ -131,7 +131,7 @@ impl FromStr for PartitionId {
     }
 }
 
-/// One copy of a partition: a broker and the data directory that holds it (replication-protocol §1).
+/// One copy of a partition: a broker and the data directory that holds it (docs/protocol.md §1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReplicaId {
     /// The broker that stores it.

@@ -28,7 +28,7 @@ pub(super) fn open(
 ) -> Result<(PartitionLog, Loaded), OpenError> {
     let had_folder = dir.partition(partition).exists();
     match read(dir, config, partition, stored) {
-        Ok(found) => Ok(loaded(dir, me, incarnation, stored, assignment, found, had_folder)),
+        Ok(found) => Ok(loaded(me, incarnation, stored, assignment, found, had_folder)),
         Err(error @ LogError::Corrupt { .. }) => {
             // R33: acknowledged data is gone. Never cut: put aside, and the replica begins anew from its peers, as one
             // that may have forgotten what it acknowledged (R35).
@@ -38,7 +38,7 @@ pub(super) fn open(
                 "log is damaged below what was acknowledged: put aside, to be fetched again from the other replicas"
             );
             let found = read(dir, config, partition, None)?;
-            let (log, mut loaded) = loaded(dir, me, incarnation, stored, assignment, found, true);
+            let (log, mut loaded) = loaded(me, incarnation, stored, assignment, found, true);
             loaded.high_watermark = Offset::ZERO;
             loaded.state.nonvoter = true;
             Ok((log, loaded))
@@ -84,7 +84,6 @@ fn read(
 }
 
 fn loaded(
-    dir: &DataDir,
     me: ReplicaId,
     incarnation: Incarnation,
     stored: Option<&StoredReplica>,

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
 use futures::future::join_all;
+use futures::{Stream, StreamExt as _};
 use holdfast_core::PartitionId;
 use holdfast_core::metadata::{Broker, ClusterMap};
 use holdfast_proto::convert::metadata::update_to_wire;
@@ -36,7 +36,8 @@ impl ClusterService for ClusterApi {
         &self,
         _request: Request<WatchMetadataRequest>,
     ) -> Result<Response<Self::WatchMetadataStream>, Status> {
-        Ok(Response::new(Box::pin(updates(self.context.map.subscribe()))))
+        let ending = self.context.ending.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(updates(self.context.map.subscribe()).take_until(ending))))
     }
 
     async fn describe_cluster(

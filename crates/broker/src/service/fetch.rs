@@ -84,7 +84,7 @@ async fn fetch(
         };
     };
     let from = Offset(request.offset);
-    let end = wait_for_records(&handle, from, deadline).await?;
+    let end = wait_for_records(context, &handle, from, deadline).await?;
     read(handle, &request, from, end).await
 }
 
@@ -105,6 +105,7 @@ fn servable(
 /// The end of what can be read, once it lies beyond `from`, or at the deadline. A position above it means "wait" (R31):
 /// a fresh leader's high watermark lags until its marker is committed.
 async fn wait_for_records(
+    context: &ServiceContext,
     handle: &PartitionHandle,
     from: Offset,
     deadline: Instant,
@@ -126,10 +127,10 @@ async fn wait_for_records(
         if end > from {
             return Ok(end);
         }
-        match tokio::time::timeout_at(deadline, status.changed()).await {
-            Err(_) => return Ok(end),
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(gone()),
+        tokio::select! {
+            changed = status.changed() => changed.map_err(|_| gone())?,
+            () = tokio::time::sleep_until(deadline) => return Ok(end),
+            () = context.ending.cancelled() => return Ok(end),
         }
     }
 }

@@ -20,6 +20,7 @@ use holdfast_proto::transport::{Link, Tls, connect_lazy};
 use holdfast_proto::v1::Routing;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 pub(crate) use cluster::ClusterApi;
@@ -37,6 +38,9 @@ use crate::partition::{Partitions, ShardSenders};
 /// When a caller that met a leader change may come back: about as long as a follower needs to hear of it.
 const LEADER_CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
+/// A topic that was created through another broker a moment ago may not be in this one's map yet.
+const TOPIC_PATIENCE: Duration = Duration::from_millis(500);
+
 /// What every service works with.
 pub(crate) struct ServiceContext {
     pub(crate) cluster: String,
@@ -52,6 +56,8 @@ pub(crate) struct ServiceContext {
     /// Bytes of produce requests that may be under way.
     pub(crate) produce_room: Arc<Semaphore>,
     pub(crate) channels: Channels,
+    /// Cancelled when the broker ends in order: what waits or streams comes to its end.
+    pub(crate) ending: CancellationToken,
 }
 
 impl ServiceContext {
@@ -113,23 +119,28 @@ impl ServiceContext {
     }
 
     fn channel_to(&self, broker: &Broker) -> Result<Channel, ApiError> {
-        self.channels.get(&broker.client_endpoint, self.tls.as_ref())
+        self.channels.get(&broker.peer_endpoint, self.tls.as_ref())
     }
 }
 
-/// Tries again while the leadership moves, for callers that leave finding the leader to us. Only for what was refused
+/// Tries again while the leadership moves or a new topic spreads, for callers that leave finding the leader to us. Only for what was refused
 /// before anything happened.
 async fn through_leader_changes<T, F: Future<Output = Result<T, ApiError>>>(
     routing: Routing,
     deadline: Instant,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, ApiError> {
+    let topic_deadline = Instant::now() + TOPIC_PATIENCE;
     loop {
         let error = match attempt().await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let moving = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
+        let moving = match error.code {
+            ErrorCode::NotLeader | ErrorCode::LeaderUnavailable => true,
+            ErrorCode::UnknownTopic => Instant::now() < topic_deadline,
+            _ => false,
+        };
         let retry_at = Instant::now() + LEADER_CHANGE_PAUSE;
         if routing == Routing::Redirect || !moving || retry_at >= deadline {
             return Err(error);
@@ -179,7 +190,8 @@ fn produce_error(error: ProduceError) -> ApiError {
     }
 }
 
-/// Channels to other brokers' client listeners, for forwarding.
+/// Channels to other brokers, for forwarding: by their peer endpoints, because what clients are given may lead nowhere
+/// from inside the cluster's networks.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     open: Mutex<BTreeMap<String, Channel>>,
@@ -191,7 +203,7 @@ impl Channels {
         if let Some(channel) = open.get(endpoint) {
             return Ok(channel.clone());
         }
-        let channel = connect_lazy(endpoint, Link::Client, tls)
+        let channel = connect_lazy(endpoint, Link::Peer, tls)
             .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
         open.insert(endpoint.to_owned(), channel.clone());
         Ok(channel)

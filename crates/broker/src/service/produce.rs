@@ -270,6 +270,7 @@ async fn serve_stream(
     let mut open = true;
     while open || !waiting.is_empty() {
         tokio::select! {
+            () = context.ending.cancelled(), if open => open = false,
             request = requests.next(), if open && waiting.len() < STREAM_INFLIGHT => match request {
                 Some(Ok(AppendStreamRequest { correlation, append: Some(append) })) => {
                     // Handed on here, before the next request is read: that keeps the order.

@@ -37,7 +37,11 @@ impl ReplicationService for ReplicationApi {
         let (answers, receiver) = mpsc::channel(1);
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {
-            if let Err(status) = take(&context, peer, &mut frames).await {
+            let taken = tokio::select! {
+                taken = take(&context, peer, &mut frames) => taken,
+                () = context.ending.cancelled() => Ok(()),
+            };
+            if let Err(status) = taken {
                 tracing::warn!(broker = %peer, %status, "stream from broker ended");
                 // An error says that the peer is gone.
                 let _ = answers.send(Err(status)).await;

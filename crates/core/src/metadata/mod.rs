@@ -8,7 +8,7 @@
 //! `Metadata::apply` is the only way the state changes, live and at replay alike. Every change is stamped with the
 //! index of the log entry that made it, so that a holder of a copy can tell a complete map from a partial one.
 //!
-//! Invariants:  META-1  a register's term grows by one per change (replication-protocol R1, I9)
+//! Invariants:  META-1  a register's term grows by one per change (docs/protocol.md R1)
 //!              META-2  no zone holds more than ceil(n/2)-1 replicas of a partition whose topic does not waive it (R4)
 //!              META-3  equal index means equal map: `apply` reads no clock, no randomness, no hash order
 //!              META-4  a map is adopted only if its entry count and digest match those of its source
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BrokerId, DirId, Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId, ZoneId};
 
-/// What an acknowledgement means (replication-protocol §4, durability modes).
+/// What an acknowledgement means (docs/protocol.md §4, durability modes).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
@@ -84,7 +84,7 @@ pub struct Topic {
     pub version: u64,
 }
 
-/// The controller's register of one partition (replication-protocol §2).
+/// The controller's register of one partition (docs/protocol.md §2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Register {
     /// Grows by one per change.
@@ -128,7 +128,7 @@ pub enum Object {
     Partition(Partition),
 }
 
-/// What a leader tells the controller of one of its partitions; advisory (replication-protocol §3, Report).
+/// What a leader tells the controller of one of its partitions; advisory (docs/protocol.md §3, Report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LeaderState {
     /// Recovery began.
@@ -139,7 +139,7 @@ pub enum LeaderState {
     Stalled,
 }
 
-/// A leader's report (replication-protocol §3).
+/// A leader's report (docs/protocol.md §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaderReport {
     /// The partition.

@@ -8,7 +8,7 @@ use crate::metadata::LeaderState;
 use crate::record_batch::RecordBatch;
 use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset, ReplicaId, Term};
 
-/// What a replica must find again after a crash (replication-protocol §2), besides its log.
+/// What a replica must find again after a crash (docs/protocol.md §2), besides its log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DurableState {
     /// Lowest epoch still obeyed. Never decreases.

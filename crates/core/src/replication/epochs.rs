@@ -1,4 +1,4 @@
-//! The epoch index of a log: where each epoch begins (replication-protocol §1).
+//! The epoch index of a log: where each epoch begins (docs/protocol.md §1).
 
 use super::message::Position;
 use crate::{LeaderEpoch, Offset};

@@ -1,4 +1,4 @@
-//! What replicas of a partition say to each other (replication-protocol §3).
+//! What replicas of a partition say to each other (docs/protocol.md §3).
 
 use crate::metadata::Register;
 use crate::record_batch::RecordBatch;

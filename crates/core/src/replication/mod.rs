@@ -20,6 +20,7 @@
 //!   REP-5  nothing below the own high watermark is truncated
 //!   REP-6  the promise never decreases, and nothing of an epoch leaves before its promise is durable
 //!   REP-7  high watermark ≤ log end offset; a leader's moves only past its own marker
+//!   REP-8  committed records of a producer are in its order, without gap or repeat; what was acknowledged stays
 
 mod action;
 mod epochs;
