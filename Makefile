@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify lint fix test sim chaos bench soak image up down
+.PHONY: help verify lint fix test sim model chaos bench soak image up down
 
 # make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
 SEEDS ?= 2000
@@ -48,8 +48,13 @@ test: lint ## formatting, lints, all tests, and a zone kill on real processes
 sim: ## simulated clusters with faults, a seed each: SEEDS, FROM, or SEED for one
 	cargo run --release --locked -p holdfast-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
-chaos: ## 100 MB of real text while a zone dies, for each zone, on processes
+model: ## every schedule of a few small clusters, about a minute
+	cargo run --release --locked -p holdfast-sim -- --model
+
+chaos: ## on processes: 100 MB of real text while each zone dies, the cost of outages, no controllers at all
 	for zone in a b c; do chaos/real-file --megabytes 100 --zone $$zone; done
+	chaos/failover
+	chaos/without-controllers
 
 bench: ## throughput and latency on a fresh local cluster: BENCH_SECONDS
 	tests/process/bench $(BENCH_SECONDS)

@@ -24,14 +24,14 @@ async fn without_controllers_records_go_on_and_a_restarted_broker_comes_back() {
     }
     // A client that was not there before finds everything, too, and a new producer gets an id.
     let newcomer = cluster.client().await;
-    let newcomers_producer = newcomer.producer("static").build().await;
-    assert_holds(&newcomer, "static", 0..900).await;
+    let newcomers = newcomer.producer("static").build().await.expect("an id from a broker's stock");
+    produce(&newcomers, 900..950).await;
+    assert_holds(&newcomer, "static", 0..950).await;
     cluster
         .with(|cluster| (0..3).try_for_each(|zone| cluster.heal_controller(zone)))
         .await
         .expect("controllers");
-    drop(newcomers_producer);
-    produce(&producer, 900..1000).await;
+    produce(&producer, 950..1000).await;
     cluster.create_topic(&client, "after", 1, Durability::Disk).await;
     assert_holds(&client, "static", 0..1000).await;
 }

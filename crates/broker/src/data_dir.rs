@@ -6,6 +6,7 @@
 //!            run.json           boot id of the last run, and whether it ended in order
 //!            replica-state      journal of promises (state_store)
 //!            metadata-map       the last complete map (metadata)
+//!            producer-ids.json  ids for new producers, in stock (producer_ids)
 //!            partitions/<id>/   one folder per partition
 //! ```
 
@@ -60,6 +61,18 @@ pub enum DataDirError {
         cluster: String,
         /// The broker configured.
         id: BrokerId,
+    },
+    /// It holds something, and nothing says that it is a broker's.
+    #[error(
+        "data folder {} is not empty and not a broker's: {found:?} is in it; set data-dir to this broker's own folder, \
+         or to an empty one",
+        path.display()
+    )]
+    NotABrokers {
+        /// The folder.
+        path: PathBuf,
+        /// Something that is in it.
+        found: String,
     },
     /// Written by a version that this one does not know.
     #[error("{} has format {found}, this version reads format {FORMAT}: use the version that wrote it", path.display())]
@@ -229,6 +242,7 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Identity, DataDirError> {
     let file = path.join("broker.json");
     let Some(found) = read_json::<Identity>(&file)? else {
+        refuse_foreign(fs, path)?;
         let made = Identity {
             format: FORMAT,
             cluster: cluster.to_owned(),
@@ -251,6 +265,19 @@ fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Ide
         });
     }
     Ok(found)
+}
+
+/// A new folder has nothing in it but our lock, and what a new file system brings.
+fn refuse_foreign(fs: &dyn Fs, path: &Path) -> Result<(), DataDirError> {
+    let names = fs.list(path).map_err(io_error("listing", path))?;
+    let strange = names.into_iter().find(|name| name != "lock" && name != "lost+found");
+    match strange {
+        None => Ok(()),
+        Some(name) => Err(DataDirError::NotABrokers {
+            path: path.to_owned(),
+            found: name.to_string_lossy().into_owned(),
+        }),
+    }
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, DataDirError> {
@@ -283,6 +310,15 @@ fn boot_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("controller.json"), "{}").unwrap();
+        let error = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap_err();
+        assert!(matches!(error, DataDirError::NotABrokers { .. }), "{error}");
+        assert!(!folder.path().join("broker.json").exists());
+    }
 
     #[test]
     fn a_folder_keeps_its_identity_and_refuses_others() {

@@ -14,6 +14,7 @@ use holdfast_core::PartitionId;
 use holdfast_log::{FlushTicket, Volume};
 
 use crate::data_dir::DataDir;
+use crate::fatal::Fatal;
 use crate::partition::{Command, ShardSender};
 
 const SYNC_ALL_ABOVE: usize = 100;
@@ -57,7 +58,7 @@ pub(crate) struct Flusher {
 }
 
 impl Flusher {
-    pub(crate) fn start(dir: &Arc<DataDir>, threads: usize) -> io::Result<Flusher> {
+    pub(crate) fn start(dir: &Arc<DataDir>, threads: usize, fatal: &Fatal) -> io::Result<Flusher> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
@@ -65,8 +66,11 @@ impl Flusher {
             _dir: Arc::clone(dir),
         });
         for number in 0..threads {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("flush-{number}")).spawn(move || run(&shared))?;
+            let (shared, watched) = (Arc::clone(&shared), fatal.watch_thread());
+            thread::Builder::new().name(format!("flush-{number}")).spawn(move || {
+                let _watched = watched;
+                run(&shared);
+            })?;
         }
         Ok(Flusher { shared })
     }

@@ -9,14 +9,17 @@ use holdfast_core::{ControllerId, ErrorCode};
 use holdfast_proto::ApiError;
 use holdfast_proto::convert::metadata::report_to_wire;
 use holdfast_proto::internal::v1::{HeartbeatRequest, HeartbeatResponse};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::controllers::{Controller, ControllerView};
+use crate::fatal::Fatal;
 use crate::reports::Reports;
 
 /// Pause before a broken stream is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so many heartbeats what still waits for the controllers is told again.
+const REMIND_AFTER: u64 = 20;
 
 /// What every heartbeat says.
 #[derive(Clone)]
@@ -26,7 +29,7 @@ pub(crate) struct HeartbeatContext {
     pub(crate) interval: Duration,
     pub(crate) reports: Reports,
     /// Set where a controller refuses this broker for good: the process has to end.
-    pub(crate) fatal: watch::Sender<Option<String>>,
+    pub(crate) fatal: Fatal,
 }
 
 /// Keeps the stream to one controller open for ever; ends with the runtime.
@@ -69,27 +72,33 @@ fn refuse(context: &HeartbeatContext, controller: &Controller, refusal: &str) {
         "controller {} at {} refuses this broker: {refusal}",
         controller.config.id, controller.config.endpoint
     );
-    context.fatal.send_replace(Some(problem));
+    context.fatal.report(problem);
 }
 
 /// Ticks as long as the stream is read; each heartbeat carries what was reported since the one before.
 fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest> + Send + 'static {
     let mut ticks = tokio::time::interval(context.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    futures::stream::unfold((context, ticks, 0), |(context, mut ticks, seen)| async move {
-        ticks.tick().await;
-        let (reports, seen) = context.reports.since(seen);
-        let registration = &context.registration;
-        let request = HeartbeatRequest {
-            cluster: context.cluster.clone(),
-            broker_id: registration.id.0,
-            zone: registration.zone.as_str().to_owned(),
-            dir: registration.dir.0,
-            incarnation: registration.incarnation.0,
-            client_endpoint: registration.client_endpoint.clone(),
-            peer_endpoint: registration.peer_endpoint.clone(),
-            reports: reports.iter().map(|(report, complete)| report_to_wire(report, *complete)).collect(),
-        };
-        Some((request, (context, ticks, seen)))
-    })
+    futures::stream::unfold(
+        (context, ticks, 0, 1),
+        |(context, mut ticks, seen, number): (_, _, _, u64)| async move {
+            ticks.tick().await;
+            let (mut reports, seen) = context.reports.since(seen);
+            if number % REMIND_AFTER == 0 {
+                reports.extend(context.reports.unsettled());
+            }
+            let registration = &context.registration;
+            let request = HeartbeatRequest {
+                cluster: context.cluster.clone(),
+                broker_id: registration.id.0,
+                zone: registration.zone.as_str().to_owned(),
+                dir: registration.dir.0,
+                incarnation: registration.incarnation.0,
+                client_endpoint: registration.client_endpoint.clone(),
+                peer_endpoint: registration.peer_endpoint.clone(),
+                reports: reports.iter().map(|(report, complete)| report_to_wire(report, *complete)).collect(),
+            };
+            Some((request, (context, ticks, seen, number + 1)))
+        },
+    )
 }

@@ -94,6 +94,11 @@ pub(crate) async fn watch_controller(cluster: String, controller: Arc<Controller
     loop {
         match watch_once(&cluster, &controller, &holder).await {
             Ok(()) => {}
+            Err(WatchError::Refused(MapError::Gap { base, index })) => {
+                // Usual where controllers bundle changes differently: another one was faster. A snapshot follows at once.
+                tracing::debug!(controller = %controller.config.id, base, index, "metadata update builds on another state");
+                continue;
+            }
             Err(error @ (WatchError::Refused(_) | WatchError::Convert(_))) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(controller = %controller.config.id, error, "metadata update refused: asking for a snapshot");
@@ -117,8 +122,13 @@ async fn watch_once(cluster: &str, controller: &Controller, holder: &MapHolder) 
 
 /// Writes every map to disk, the latest where they come faster; ends with the runtime.
 pub(crate) async fn save(dir: Arc<DataDir>, mut maps: watch::Receiver<Arc<ClusterMap>>) {
+    // The first one too: it may have come before anybody watched.
+    maps.mark_changed();
     while maps.changed().await.is_ok() {
         let map = Arc::clone(&maps.borrow_and_update());
+        if map.index() == 0 {
+            continue; // nothing is known yet: what is on disk stays
+        }
         let dir = Arc::clone(&dir);
         let saved = tokio::task::spawn_blocking(move || {
             atomic_write(&*dir.fs(), &dir.file("metadata-map"), &encode(&map))

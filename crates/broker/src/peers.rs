@@ -82,6 +82,8 @@ struct QueueState {
     bytes: usize,
     /// Only an open stream collects messages.
     open: bool,
+    /// Counts streams: one that is at its end but not gone yet takes nothing from its successor.
+    stream: u64,
     dropped: u64,
 }
 
@@ -102,30 +104,46 @@ impl PeerQueue {
         self.ready.notify_one();
     }
 
-    /// Drops what an earlier stream left, and collects from now on or not at all.
-    fn reset(&self, open: bool) -> u64 {
+    /// Drops what an earlier stream left, and collects for a new one, whose number it returns.
+    fn begin(&self) -> u64 {
         let mut state = lock(&self.state);
-        let dropped = state.dropped;
-        *state = QueueState { open, ..QueueState::default() };
+        let stream = state.stream + 1;
+        *state = QueueState { open: true, stream, ..QueueState::default() };
+        drop(state);
+        // An earlier stream learns that it is over, instead of being woken in the place of this one.
+        self.ready.notify_waiters();
+        stream
+    }
+
+    /// Drops what the stream left; nothing is collected any more. Returns how many messages did not fit.
+    fn end(&self) -> u64 {
+        let mut state = lock(&self.state);
+        let (stream, dropped) = (state.stream + 1, state.dropped);
+        *state = QueueState { stream, ..QueueState::default() };
+        drop(state);
+        self.ready.notify_waiters();
         dropped
     }
 
-    /// Waits for messages and takes one frame full.
-    async fn next_frame(&self) -> PeerFrame {
+    /// Waits for messages and takes one frame full; `None` once stream number `stream` is over.
+    async fn next_frame(&self, stream: u64) -> Option<PeerFrame> {
         loop {
             let ready = self.ready.notified();
-            let taken = self.take();
+            let taken = self.take(stream)?;
             if !taken.is_empty() {
                 let messages = taken.into_iter();
                 let messages = messages.map(|(partition, envelope)| envelope_to_wire(partition, envelope));
-                return PeerFrame { hello: None, messages: messages.collect() };
+                return Some(PeerFrame { hello: None, messages: messages.collect() });
             }
             ready.await;
         }
     }
 
-    fn take(&self) -> Vec<(PartitionId, Envelope)> {
+    fn take(&self, stream: u64) -> Option<Vec<(PartitionId, Envelope)>> {
         let mut state = lock(&self.state);
+        if state.stream != stream {
+            return None;
+        }
         let (mut taken, mut size) = (Vec::new(), 0);
         while let Some(&(next, ..)) = state.messages.front() {
             if size > 0 && size + next > FRAME_SIZE {
@@ -137,7 +155,7 @@ impl PeerQueue {
             }
         }
         state.bytes -= size;
-        taken
+        Some(taken)
     }
 }
 
@@ -154,7 +172,7 @@ async fn run(context: Arc<PeerContext>, broker: BrokerId, queue: Arc<PeerQueue>)
     let mut pause = FIRST_PAUSE;
     loop {
         let reached = exchange(&context, broker, &queue).await;
-        let dropped = queue.reset(false);
+        let dropped = queue.end();
         match reached {
             Ok(()) => {
                 tracing::info!(%broker, dropped, "stream to broker ended");
@@ -176,13 +194,13 @@ async fn exchange(context: &PeerContext, broker: BrokerId, queue: &Arc<PeerQueue
     let mut client = ReplicationServiceClient::new(channel)
         .max_decoding_message_size(MAX_PEER_MESSAGE)
         .max_encoding_message_size(MAX_PEER_MESSAGE);
-    queue.reset(true);
+    let stream = queue.begin();
     let hello = PeerHello {
         cluster: context.cluster.clone(),
         broker_id: context.me.0,
         incarnation: context.incarnation.0,
     };
-    let response = client.exchange(frames(hello, Arc::clone(queue))).await;
+    let response = client.exchange(frames(hello, Arc::clone(queue), stream)).await;
     let mut answers = response.map_err(|status| status.message().to_owned())?.into_inner();
     tracing::info!(%broker, endpoint, "stream to broker is open");
     for shard in context.shards.all() {
@@ -194,11 +212,15 @@ async fn exchange(context: &PeerContext, broker: BrokerId, queue: &Arc<PeerQueue
     Ok(())
 }
 
-fn frames(hello: PeerHello, queue: Arc<PeerQueue>) -> impl Stream<Item = PeerFrame> + Send + 'static {
-    futures::stream::unfold((Some(hello), queue), |(hello, queue)| async move {
+fn frames(
+    hello: PeerHello,
+    queue: Arc<PeerQueue>,
+    stream: u64,
+) -> impl Stream<Item = PeerFrame> + Send + 'static {
+    futures::stream::unfold((Some(hello), queue), move |(hello, queue)| async move {
         let frame = match hello {
             Some(hello) => PeerFrame { hello: Some(hello), messages: Vec::new() },
-            None => queue.next_frame().await,
+            None => queue.next_frame(stream).await?,
         };
         Some((frame, (None, queue)))
     })

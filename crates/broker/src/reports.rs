@@ -1,10 +1,12 @@
-//! What leaders have to tell the controllers: the latest of each partition, told to every controller once.
+//! What leaders have to tell the controllers: the latest of each partition, told to every controller once on each
+//! stream. That a change of members is complete is told again and again until the register says so too (R3): no further
+//! change is possible before, and a controller forgets what it could not act upon in time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holdfast_core::PartitionId;
-use holdfast_core::metadata::LeaderReport;
+use holdfast_core::metadata::{LeaderReport, LeaderState};
+use holdfast_core::{PartitionId, Term};
 
 /// Where `Action::Report` goes.
 #[derive(Debug, Clone, Default)]
@@ -19,12 +21,38 @@ struct ReportLog {
 }
 
 impl Reports {
-    /// Takes the place of the partition's report before.
+    /// Takes the place of the partition's report before. What was complete in a term stays so in that term.
     pub(crate) fn put(&self, report: LeaderReport, complete: bool) {
         let mut log = self.lock();
         log.version += 1;
         let version = log.version;
-        log.reports.insert(report.partition, (version, report, complete));
+        let known = log.reports.get(&report.partition);
+        let stands = known.is_some_and(|(_, known, complete)| known.term == report.term && *complete);
+        log.reports.insert(report.partition, (version, report, complete || stands));
+    }
+
+    /// The register of `term` names no members that are being left: there is nothing to complete any more.
+    pub(crate) fn settled(&self, partition: PartitionId, term: Term) {
+        if let Some((_, report, complete)) = self.lock().reports.get_mut(&partition)
+            && report.term <= term
+        {
+            *complete = false;
+        }
+    }
+
+    /// The partition is deleted.
+    pub(crate) fn forget(&self, partition: PartitionId) {
+        self.lock().reports.remove(&partition);
+    }
+
+    /// Changes that are complete and that no register has noted. A leader that is stuck speaks up by itself.
+    pub(crate) fn unsettled(&self) -> Vec<(LeaderReport, bool)> {
+        let log = self.lock();
+        let unsettled = log
+            .reports
+            .values()
+            .filter(|(_, report, complete)| *complete && report.state != LeaderState::Stalled);
+        unsettled.map(|&(_, report, complete)| (report, complete)).collect()
     }
 
     /// Reports that are newer than `seen`, and the version to ask with next time.
@@ -36,5 +64,37 @@ impl Reports {
 
     fn lock(&self) -> MutexGuard<'_, ReportLog> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::{Offset, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn a_complete_change_is_told_until_the_register_has_noted_it() {
+        let partition = PartitionId { topic: TopicId(1), index: 0 };
+        let report =
+            |term, state| LeaderReport { partition, term: Term(term), state, log_end_offset: Offset(1) };
+        let reports = Reports::default();
+        reports.put(report(3, LeaderState::Active), true);
+        let (told, seen) = reports.since(0);
+        assert_eq!(told, [(report(3, LeaderState::Active), true)]);
+        assert!(reports.since(seen).0.is_empty(), "told once");
+        assert_eq!(reports.unsettled().len(), 1);
+        // A later report of the term does not hide it; one of the next term does.
+        reports.put(report(3, LeaderState::Stalled), false);
+        assert_eq!(reports.since(seen).0, [(report(3, LeaderState::Stalled), true)]);
+        reports.put(report(3, LeaderState::Active), false);
+        reports.settled(partition, Term(2));
+        assert_eq!(reports.unsettled().len(), 1, "an earlier register says nothing");
+        reports.settled(partition, Term(3));
+        assert!(reports.unsettled().is_empty());
+        reports.put(report(4, LeaderState::Fencing), false);
+        assert_eq!(reports.since(seen).0, [(report(4, LeaderState::Fencing), false)]);
+        reports.forget(partition);
+        assert!(reports.since(0).0.is_empty());
     }
 }

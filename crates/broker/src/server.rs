@@ -19,7 +19,7 @@ use holdfast_proto::v1::offset_service_server::OffsetServiceServer;
 use holdfast_proto::v1::produce_service_server::ProduceServiceServer;
 use holdfast_proto::v1::topic_service_server::TopicServiceServer;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
@@ -27,17 +27,19 @@ use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::heartbeat::{self, HeartbeatContext};
 use crate::metadata::{self, MapHolder};
 use crate::partition::{Command, Partitions, Shard, ShardContext, ShardSenders, shard_queue};
 use crate::peers::{PeerContext, Peers};
+use crate::producer_ids::ProducerIds;
 use crate::reports::Reports;
 use crate::service::{Channels, ClusterApi, FetchApi, ProduceApi, ReplicationApi, ServiceContext, TopicApi};
 use crate::state_store::{StateStore, StateStoreError, StoredReplica};
 
 /// How long calls under way may take to end in an orderly stop.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +85,7 @@ pub struct Broker {
     state_writer: JoinHandle<()>,
     dir: Arc<DataDir>,
     health: HealthReporter,
-    fatal: watch::Receiver<Option<String>>,
+    fatal: Fatal,
     serving: CancellationToken,
     killed: CancellationToken,
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -106,15 +108,11 @@ impl Broker {
             return Err(BrokerError::Config(problems));
         }
         let dir = Arc::new(DataDir::open(&config.data_dir, &cluster, config.id)?);
-        let (fatal, fatal_receiver) = watch::channel(None);
-        let journal_failed = fatal.clone();
-        let opened = StateStore::open(&dir, move |error| {
-            let problem = format!("promises cannot be kept any more: {error}");
-            journal_failed.send_replace(Some(problem));
-        })?;
+        let fatal = Fatal::new();
+        let opened = StateStore::open(&dir, &fatal)?;
         dir.begin_run()?;
         let controllers = Controllers::new(&config.controllers, tls.as_ref())?;
-        let flusher = Flusher::start(&dir, config.flush_threads)?;
+        let flusher = Flusher::start(&dir, config.flush_threads, &fatal)?;
         let map = MapHolder::load(&dir);
         let (senders, queues): (Vec<_>, Vec<_>) = (0..config.shard_count()).map(|_| shard_queue()).unzip();
         let parts = Parts {
@@ -122,10 +120,12 @@ impl Broker {
             incarnation: Incarnation(rand::random_range(1..=u64::MAX)),
             clock: Clock::new(),
             killed: CancellationToken::new(),
+            fatal,
             shards: ShardSenders::new(senders),
             reports: Reports::default(),
             partitions: Partitions::default(),
             data: data.clone(),
+            producer_ids: Arc::new(ProducerIds::load(Arc::clone(&dir), controllers.clone())),
             cluster,
             config,
             tls,
@@ -135,36 +135,47 @@ impl Broker {
             map,
             controllers,
         };
-        parts.end_with_runtimes();
-        parts.start_shards(queues, opened.stored)?;
-        parts.start_control(fatal);
-        let serving = CancellationToken::new();
-        let (servers, health) = parts.start_servers(listeners, &serving).await?;
-        let Parts { shards, flusher, states, dir, killed, .. } = parts;
-        let (fatal, state_writer) = (fatal_receiver, opened.thread);
-        Ok(Broker { shards, flusher, states, state_writer, dir, health, fatal, serving, killed, servers })
+        match parts.launch(queues, opened.stored, listeners).await {
+            Ok((serving, servers, health)) => {
+                let state_writer = opened.thread;
+                let Parts { shards, flusher, states, dir, killed, fatal, .. } = parts;
+                Ok(Broker {
+                    shards,
+                    flusher,
+                    states,
+                    state_writer,
+                    dir,
+                    health,
+                    fatal,
+                    serving,
+                    killed,
+                    servers,
+                })
+            }
+            Err(error) => {
+                // Threads that were started end, and with them goes the folder's lock.
+                parts.killed.cancel();
+                parts.flusher.close();
+                parts.states.close();
+                Err(error)
+            }
+        }
     }
 
     /// Waits until the broker cannot go on, and says why: a controller refuses it, or its promises cannot be kept.
     pub async fn failed(&self) -> String {
-        let mut fatal = self.fatal.clone();
-        loop {
-            if let Some(problem) = fatal.borrow_and_update().clone() {
-                return problem;
-            }
-            if fatal.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
+        self.fatal.wait().await
     }
 
     /// Ends in order: no new calls, what is under way is answered, everything is flushed.
     pub async fn shutdown(self) {
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.serving.cancel();
+        let ends: Vec<_> = self.servers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         let drained = futures::future::join_all(self.servers);
         if tokio::time::timeout(DRAIN_PATIENCE, drained).await.is_err() {
             tracing::info!("streams that are still open are cut");
+            ends.iter().for_each(tokio::task::AbortHandle::abort);
         }
         let mut flushed = true;
         for shard in self.shards.all() {
@@ -201,11 +212,28 @@ struct Parts {
     shards: ShardSenders,
     reports: Reports,
     partitions: Partitions,
+    producer_ids: Arc<ProducerIds>,
     data: Handle,
     killed: CancellationToken,
+    fatal: Fatal,
 }
 
 impl Parts {
+    /// Starts threads, tasks and servers.
+    async fn launch(
+        &self,
+        queues: Vec<mpsc::Receiver<Command>>,
+        stored: BTreeMap<PartitionId, StoredReplica>,
+        listeners: Listeners,
+    ) -> Result<(CancellationToken, Vec<tokio::task::JoinHandle<()>>, HealthReporter), BrokerError> {
+        self.end_with_runtimes();
+        self.start_shards(queues, stored)?;
+        let serving = CancellationToken::new();
+        let (servers, health) = self.start_servers(listeners, &serving).await?;
+        self.start_control();
+        Ok((serving, servers, health))
+    }
+
     /// Threads of our own end with either runtime, without a word, as they would with the process.
     fn end_with_runtimes(&self) {
         for runtime in [Handle::current(), self.data.clone()] {
@@ -251,13 +279,14 @@ impl Parts {
                 blocking: self.data.clone(),
                 own,
                 killed: self.killed.clone(),
+                fatal: self.fatal.clone(),
             };
             Shard::start(number, context, mine, queue)?;
         }
         Ok(())
     }
 
-    fn start_control(&self, fatal: watch::Sender<Option<String>>) {
+    fn start_control(&self) {
         let heartbeats = HeartbeatContext {
             cluster: self.cluster.clone(),
             registration: BrokerRegistration {
@@ -270,7 +299,7 @@ impl Parts {
             },
             interval: self.config.heartbeat_interval,
             reports: self.reports.clone(),
-            fatal,
+            fatal: self.fatal.clone(),
         };
         for controller in self.controllers.iter() {
             tokio::spawn(heartbeat::run(heartbeats.clone(), Arc::clone(controller)));
@@ -280,6 +309,8 @@ impl Parts {
                 self.map.clone(),
             ));
         }
+        let producer_ids = Arc::clone(&self.producer_ids);
+        tokio::spawn(async move { producer_ids.keep_filled().await });
         tokio::spawn(metadata::save(Arc::clone(&self.dir), self.map.subscribe()));
         tokio::spawn(metadata::assign(
             self.me,
@@ -313,6 +344,7 @@ impl Parts {
                     .min(Semaphore::MAX_PERMITS),
             )),
             channels: Channels::default(),
+            producer_ids: Arc::clone(&self.producer_ids),
             ending: serving.clone(),
         });
         let (health, health_service) = tonic_health::server::health_reporter();

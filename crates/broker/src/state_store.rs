@@ -15,6 +15,7 @@ use holdfast_log::{Journal, JournalError};
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::DataDir;
+use crate::fatal::Fatal;
 use crate::partition::{Command, ShardSender};
 
 /// The journal is written anew when it is larger than this and four times what a fresh one would be.
@@ -50,6 +51,15 @@ pub(crate) struct StoredReplica {
     /// Whether a power cut may have taken what was written and not flushed (R34). Stays until the replica was opened
     /// and has said what follows from it.
     pub(crate) tail_lost: bool,
+}
+
+impl StoredReplica {
+    /// What is above the flushed end may be gone, so it is no longer to be missed.
+    fn lose_tail(&mut self) {
+        self.tail_lost = true;
+        let Checkpoint { high_watermark, durable_end } = self.checkpoint;
+        self.checkpoint.high_watermark = high_watermark.min(durable_end);
+    }
 }
 
 /// A frame of the journal. Variants are added at the end, never changed.
@@ -94,12 +104,8 @@ pub(crate) struct StateStore {
 impl StateStore {
     /// Opens the journal and starts its thread.
     ///
-    /// `on_failure` is called once, when a write or flush fails: promises can then no longer be kept, and the process
-    /// has to end.
-    pub(crate) fn open(
-        dir: &Arc<DataDir>,
-        on_failure: impl FnOnce(JournalError) + Send + 'static,
-    ) -> Result<Opened, StateStoreError> {
+    /// When a write or flush fails, promises can no longer be kept: that is fatal.
+    pub(crate) fn open(dir: &Arc<DataDir>, fatal: &Fatal) -> Result<Opened, StateStoreError> {
         let mut stored = BTreeMap::new();
         let path = dir.file("replica-state");
         let mut journal = Journal::open(dir.fs(), &path, &mut |payload| {
@@ -112,11 +118,13 @@ impl StateStore {
         let queue = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
         let store = StateStore { queue: Arc::clone(&queue) };
         let mut writer = Writer { journal, stored: stored.clone(), _dir: Arc::clone(dir) };
+        let (fatal, watched) = (fatal.clone(), fatal.watch_thread());
         let thread = thread::Builder::new()
             .name("replica-state".to_owned())
             .spawn(move || {
+                let _watched = watched;
                 if let Err(error) = writer.run(&queue) {
-                    on_failure(error);
+                    fatal.report(format!("promises cannot be kept any more: {error}"));
                 }
             })
             .map_err(StateStoreError::Thread)?;
@@ -229,7 +237,7 @@ fn mark_tails_lost(
     }
     journal.append(&payloads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     journal.flush()?;
-    stored.values_mut().for_each(|stored| stored.tail_lost = true);
+    stored.values_mut().for_each(StoredReplica::lose_tail);
     Ok(())
 }
 
@@ -261,7 +269,7 @@ fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {
         }
         Frame::TailLost(partition) => {
             if let Some(known) = stored.get_mut(&partition) {
-                known.tail_lost = true;
+                known.lose_tail();
             }
         }
     }

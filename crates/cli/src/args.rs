@@ -168,10 +168,10 @@ pub struct TopicCreateArgs {
     /// The topic: 1 to 249 of [a-zA-Z0-9._-].
     pub name: String,
     /// Number of partitions.
-    #[arg(long, short = 'p', default_value_t = 3)]
+    #[arg(long, short = 'p', default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub partitions: u32,
     /// Replicas per partition, each in another zone.
-    #[arg(long, short = 'r', default_value_t = 3)]
+    #[arg(long, short = 'r', default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub replication: u32,
     /// What an acknowledgement means: flushed in two zones, or in memory of two zones.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Disk)]
@@ -314,6 +314,9 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Throughput and acknowledgement latency of producers.
     Produce(BenchProduceArgs),
+    /// What a client sees of an outage: a record to every partition every 20 ms, and the longest gap between two
+    /// acknowledgements of each.
+    Probe(BenchProbeArgs),
 }
 
 /// Flags of `bench produce`.
@@ -347,6 +350,23 @@ pub struct BenchProduceArgs {
     /// there is part of the latency.
     #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
     pub buffer: usize,
+}
+
+/// Flags of `bench probe`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Kill a zone while this runs. A partition's recovery time is its longest gap, less the gap that \
+is usual without a fault. Exit code 0 only if every record was acknowledged."
+)]
+pub struct BenchProbeArgs {
+    /// The topic; it must exist.
+    pub topic: String,
+    /// How long to probe.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// Between two records of a partition.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "20ms")]
+    pub interval: Duration,
 }
 
 /// Flags of `health`.

@@ -1,12 +1,14 @@
 //! Configuration files: defaults, then TOML, then environment.
 
+mod extract;
+
 use std::path::Path;
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use holdfast_broker::BrokerConfig;
 use holdfast_controller::ControllerConfig;
-use holdfast_proto::transport::{Tls, TlsConfig};
+use holdfast_proto::transport::{Tls, TlsConfig, TlsError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -39,17 +41,17 @@ pub struct BrokerFile {
 /// Reads a file and the environment.
 ///
 /// # Errors
-/// Names the file or variable and the key that is wrong.
+/// Names the file or variable of every key that is wrong.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
     let what = format!("reading configuration {}", path.display());
     if !path.is_file() {
+        let why = if path.exists() { "this is no file" } else { "there is no such file" };
         let next = "name a file with --config; deploy/local has one for every process";
-        return Err(CliError::new(exit::CONFIG, what, "there is no such file", next));
+        return Err(CliError::new(exit::CONFIG, what, why, next));
     }
     let figment = Figment::new().merge(Toml::file_exact(path)).merge(environment());
-    figment.extract().map_err(|error| {
-        let problems: Vec<String> = error.into_iter().map(|problem| problem.to_string()).collect();
-        let next = "correct the key, or remove it: the files in deploy/local show and explain every key";
+    extract::extract(&figment, path).map_err(|problems| {
+        let next = "correct what is named above: the files in deploy/local show and explain every key";
         CliError::new(exit::CONFIG, what, problems.join("; "), next)
     })
 }
@@ -61,12 +63,18 @@ fn environment() -> Env {
         .map(|key| key.as_str().to_ascii_lowercase().replace("__", ".").replace('_', "-").into())
 }
 
-/// Reads the certificates, if there are any.
+/// Reads the certificates of a process that listens, if there are any.
 ///
 /// # Errors
 /// Names the file that cannot be used.
 pub fn load_tls(config: Option<&TlsConfig>) -> Result<Option<Tls>, CliError> {
-    config.map(Tls::load).transpose().map_err(|error| {
+    let Some(config) = config else { return Ok(None) };
+    // Clients may do without; found out here so that `--check` tells.
+    let loaded = match &config.certificate {
+        Some(_) => Tls::load(config),
+        None => Err(TlsError::NoCertificate),
+    };
+    loaded.map(Some).map_err(|error| {
         CliError::new(exit::CONFIG, "reading certificates", chain(&error), "correct the [tls] section")
     })
 }

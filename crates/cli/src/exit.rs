@@ -1,5 +1,6 @@
 //! How commands end: documented codes, and errors of three lines.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use holdfast_core::ErrorCode;
@@ -68,10 +69,19 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.what)?;
-        writeln!(f, "  why: {}", self.why)?;
-        write!(f, " next: {}", self.next)
+        writeln!(f, "error: {}", one_line(&self.what))?;
+        writeln!(f, "  why: {}", one_line(&self.why))?;
+        write!(f, " next: {}", one_line(&self.next))
     }
+}
+
+/// Whatever a cause says, an error has three lines: programs rely on it.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split(char::is_control).map(str::trim).filter(|line| !line.is_empty());
+    Cow::Owned(lines.collect::<Vec<_>>().join(" "))
 }
 
 impl std::error::Error for CliError {}

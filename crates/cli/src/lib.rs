@@ -25,12 +25,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     holdfast_proto::transport::install_crypto_provider();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Nothing is left to be done where even this cannot be printed.
-            let _ = error.print();
-            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(exit::USAGE) };
-        }
+        Err(error) => return refused(&error),
     };
     match dispatch(arguments) {
         Ok(code) => code,
@@ -39,6 +34,35 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.exit)
         }
     }
+}
+
+/// Help and version were asked for; everything else is a mistake, told in three lines like any other.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Nothing is left to be done where help cannot be printed.
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(exit::USAGE)
+        }
+        _ => {
+            eprintln!("{}", usage(&error.to_string()));
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+/// `text` is paragraphs: what is wrong, perhaps tips, perhaps the usage, and where help is.
+fn usage(text: &str) -> CliError {
+    let mut paragraphs = text.trim().split("\n\n").map(|lines| lines.trim().replace('\n', " "));
+    let why = paragraphs.next().unwrap_or_default();
+    let mut next: Vec<String> = paragraphs.filter(|line| !line.starts_with("For more information")).collect();
+    next.push("see --help".to_owned());
+    let why = why.strip_prefix("error: ").unwrap_or(&why);
+    CliError::new(exit::USAGE, "reading the command line", why, next.join("; "))
 }
 
 fn dispatch(arguments: Arguments) -> Result<ExitCode, CliError> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::raft::JOURNAL;
 
 const IDENTITY: &str = "controller.json";
+const BROKERS_IDENTITY: &str = "broker.json";
 const LOCK: &str = "lock";
 const FORMAT: u32 = 1;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -51,6 +52,12 @@ pub enum FolderError {
         cluster: String,
         /// The controller configured.
         id: ControllerId,
+    },
+    /// It belongs to a broker.
+    #[error("data folder {} belongs to a broker: give this controller a folder of its own", path.display())]
+    ABrokers {
+        /// The folder.
+        path: PathBuf,
     },
     /// The record of whose it is cannot be read.
     #[error("{} is damaged or of another version: {problem}", path.display())]
@@ -117,7 +124,11 @@ pub(crate) fn check_identity(
     let path = dir.join(IDENTITY);
     let failed = |source| FolderError::Io { path: path.clone(), source };
     if !fs.exists(&path).map_err(failed)? {
-        return Ok(());
+        // Our own name is written last, a broker's first: nothing else tells a new folder from somebody else's.
+        return match fs.exists(&dir.join(BROKERS_IDENTITY)).map_err(failed)? {
+            true => Err(FolderError::ABrokers { path: dir.to_owned() }),
+            false => Ok(()),
+        };
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     let bad = |problem: String| FolderError::BadIdentity { path: path.clone(), problem };

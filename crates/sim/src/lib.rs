@@ -12,6 +12,7 @@ mod digest;
 mod disk;
 mod event_queue;
 mod faults;
+pub mod model;
 mod network;
 mod node;
 pub mod oracle;

@@ -1,8 +1,11 @@
-//! `holdfast-sim`: runs seeds of the simulation. Exit code 1 if any fails.
+//! `holdfast-sim`: runs seeds of the simulation, or with `--model` every schedule of a few small clusters. Exit code 1
+//! if any fails.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
+use holdfast_sim::model;
 use holdfast_sim::runner::{Batch, Failure, run_seed, run_seed_twice, run_seeds};
 use holdfast_sim::world::Outcome;
 
@@ -28,6 +31,15 @@ struct Arguments {
     /// Print everything that happens; with --seed only.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Search every schedule of a few small clusters instead, on one thread.
+    #[arg(long, conflicts_with_all = ["seed", "twice", "trace"])]
+    model: bool,
+    /// Only the small cluster of this name; with --model only.
+    #[arg(long, requires = "model")]
+    only: Option<String>,
+    /// Search up to so many states in each, instead of what suits a minute; with --model only.
+    #[arg(long, requires = "model")]
+    states: Option<usize>,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -37,6 +49,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic of the code under test is caught and printed as the failure of its seed.
     std::panic::set_hook(Box::new(|_| {}));
+    if arguments.model {
+        return search_all(arguments.only.as_deref(), arguments.states);
+    }
     let results = match arguments.seed {
         Some(seed) => {
             let result = if arguments.twice { run_seed_twice(seed) } else { run_seed(seed, arguments.trace) };
@@ -54,6 +69,29 @@ fn main() -> ExitCode {
         }),
     };
     report(&results)
+}
+
+fn search_all(only: Option<&str>, states: Option<usize>) -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    for mut bounds in model::configurations() {
+        if only.is_some_and(|name| name != bounds.name) {
+            continue;
+        }
+        bounds.states = states.unwrap_or(bounds.states);
+        let begun = Instant::now();
+        let report = model::search(&bounds);
+        println!("{}: {report}; {:.1} s", bounds.name, begun.elapsed().as_secs_f64());
+        match report.counterexample {
+            Some(counterexample) => {
+                failed += 1;
+                println!("{counterexample}");
+            }
+            None => passed += 1,
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    // A name that fits nothing must not look like success.
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn report(results: &[(u64, Result<Outcome, Failure>)]) -> ExitCode {

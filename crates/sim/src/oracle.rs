@@ -26,7 +26,11 @@ pub struct Violation {
 }
 
 /// Fails with the invariant's id unless the condition holds.
-fn ensure(holds: bool, id: &'static str, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+pub(crate) fn ensure(
+    holds: bool,
+    id: &'static str,
+    detail: impl FnOnce() -> String,
+) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation { id, detail: detail() }) }
 }
 

@@ -43,7 +43,7 @@ pub fn run_seed_twice(seed: u64) -> Result<Outcome, Failure> {
     Err(Failure { seed, reason })
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
     text.chars().take(300).collect()

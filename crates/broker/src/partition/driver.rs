@@ -27,7 +27,8 @@ pub(super) struct Driver {
     next_request: u64,
     status: watch::Sender<ReplicaStatus>,
     size_bytes: watch::Sender<u64>,
-    checkpointed: Checkpoint,
+    /// What was noted last, in this run.
+    checkpointed: Option<Checkpoint>,
 }
 
 impl Driver {
@@ -44,7 +45,7 @@ impl Driver {
             next_request: 0,
             status,
             size_bytes,
-            checkpointed: Checkpoint::default(),
+            checkpointed: None,
         }
     }
 
@@ -82,12 +83,16 @@ impl Driver {
         self.replica.next_deadline()
     }
 
-    /// Whether everything written is flushed, so that the run can end in order.
+    /// Whether a flush runs whose end was not told yet.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushing
+    }
+
+    /// Whether everything written is flushed, so that the run can end in order. Not while a flush runs: what that one
+    /// took is flushed only when it has ended well.
     pub(super) fn flush_for_close(&mut self) -> bool {
-        match self.log.take_flush() {
-            Some(ticket) => ticket.run().is_ok(),
-            None => !self.log.is_poisoned(),
-        }
+        let flushed = self.log.take_flush().is_none_or(|ticket| ticket.run().is_ok());
+        flushed && !self.flushing && !self.log.is_poisoned()
     }
 
     /// Watermarks worth noting since the last time.
@@ -96,14 +101,14 @@ impl Driver {
         // Never above the high watermark: what lies there may be truncated, and must not be missed after a crash.
         let durable_end = self.replica.durable_end().min(high_watermark);
         let checkpoint = Checkpoint { high_watermark, durable_end };
-        let changed = checkpoint != self.checkpointed;
-        self.checkpointed = checkpoint;
-        changed.then_some(checkpoint)
+        // The first one always: an earlier run may have noted more than a damaged log still holds.
+        (self.checkpointed.replace(checkpoint) != Some(checkpoint)).then_some(checkpoint)
     }
 
     /// Performs everything that the replica asks for.
     pub(super) fn perform(&mut self, context: &ShardContext) {
         let now = context.clock.now();
+        let mut published = false;
         while let Some(action) = self.replica.next_action() {
             match action {
                 Action::Persist { number, state } => {
@@ -121,6 +126,11 @@ impl Driver {
                 }
                 Action::Send(envelope) => context.peers.send(self.partition, envelope),
                 Action::Reply { request, result } => {
+                    if result.is_ok() && !published {
+                        // First: whoever is acknowledged a batch finds it when it reads at once.
+                        self.publish();
+                        published = true;
+                    }
                     if let Some(reply) = self.requests.remove(&request) {
                         // An error says that the caller went away.
                         let _ = reply.send(result);

@@ -22,6 +22,7 @@ use super::driver::Driver;
 use super::{Command, Partitions, ShardSender, open};
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
+use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::peers::Peers;
 use crate::reports::Reports;
@@ -50,6 +51,7 @@ pub(crate) struct ShardContext {
     /// Where answers to this shard go.
     pub(crate) own: ShardSender,
     pub(crate) killed: CancellationToken,
+    pub(crate) fatal: Fatal,
 }
 
 /// The partitions of one thread.
@@ -72,7 +74,9 @@ impl Shard {
         commands: mpsc::Receiver<Command>,
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let watched = context.fatal.watch_thread();
         thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+            let _watched = watched;
             runtime.block_on(async move {
                 let shard = Shard {
                     context,
@@ -104,18 +108,25 @@ impl Shard {
                 () = tokio::time::sleep_until(wake) => {}
             }
             let mut touched = BTreeSet::new();
+            let mut closing = None;
             for command in batch.drain(..) {
-                if let Command::Close(done) = command {
-                    self.close(done);
-                    return;
+                match command {
+                    Command::Close(done) => closing = Some(done),
+                    command => self.take(command, &mut touched),
                 }
-                self.take(command, &mut touched);
             }
             self.fire_timers(&mut touched);
             for partition in touched {
                 self.perform(partition);
             }
             self.checkpoint_if_due();
+            if let Some(done) = closing {
+                tokio::select! {
+                    () = killed.cancelled() => {}
+                    () = self.close(done, &mut commands) => {}
+                }
+                return;
+            }
         }
     }
 
@@ -168,6 +179,8 @@ impl Shard {
         if !self.drivers.contains_key(&partition) {
             match self.open(now, partition, durability, &assignment) {
                 Ok(driver) => {
+                    // Only now: a second attempt, after one that failed, must know what was promised.
+                    self.stored.remove(&partition);
                     self.context.partitions.insert(partition, driver.handle_for_readers());
                     self.drivers.insert(partition, driver);
                 }
@@ -180,21 +193,29 @@ impl Shard {
                 }
             }
         }
+        if assignment.prev.is_none() {
+            self.context.reports.settled(partition, assignment.term);
+        }
         if let Some(driver) = self.drivers.get_mut(&partition) {
             driver.handle(now, Event::Assign(assignment));
         }
     }
 
     fn open(
-        &mut self,
+        &self,
         now: Timestamp,
         partition: PartitionId,
         durability: Durability,
         assignment: &Assignment,
     ) -> Result<Driver, open::OpenError> {
         let ShardContext { dir, log, me, incarnation, replica, .. } = &self.context;
-        let stored = self.stored.remove(&partition);
-        let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored.as_ref(), assignment)?;
+        let stored = self.stored.get(&partition);
+        let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored, assignment)?;
+        if loaded.state.nonvoter && stored.is_none_or(|stored| !stored.state.nonvoter) {
+            // R35, found while opening. Asked for before anything else, a checkpoint included: a crash before it is
+            // durable finds the same damage again, a crash after it finds the flag.
+            self.context.states.persist(partition, 0, loaded.state.clone(), self.context.own.clone());
+        }
         let config = ReplicaConfig { durability, ..replica.clone() };
         Ok(Driver::new(partition, Replica::new(now, config, loaded), log))
     }
@@ -202,12 +223,17 @@ impl Shard {
     fn delete_topic(&mut self, topic: TopicId) {
         let first = PartitionId { topic, index: 0 };
         let last = PartitionId { topic, index: u32::MAX };
-        let open: Vec<PartitionId> = self.drivers.range(first..=last).map(|(&id, _)| id).collect();
-        for partition in open {
+        let open = self.drivers.range(first..=last).map(|(&id, _)| id);
+        // And those that could not be opened, or have no folder any more.
+        let known: BTreeSet<PartitionId> =
+            open.chain(self.stored.range(first..=last).map(|(&id, _)| id)).collect();
+        for partition in known {
             self.drivers.remove(&partition);
+            self.stored.remove(&partition);
             self.forget_deadline(partition);
             self.context.partitions.remove(partition);
             self.context.states.remove(partition);
+            self.context.reports.forget(partition);
             if let Err(error) = self.context.dir.delete_partition(partition) {
                 tracing::error!(%partition, error = &error as &dyn std::error::Error, "deleting a partition failed");
             }
@@ -269,14 +295,33 @@ impl Shard {
         }
     }
 
+    /// Whether an earlier run that was killed left a log here that this one never opened: nobody flushed what is in it.
+    fn left_unflushed(&self) -> bool {
+        let dir = &self.context.dir;
+        !dir.was_clean() && self.stored.keys().any(|&partition| dir.partition(partition).exists())
+    }
+
     /// Everything that was written is flushed; the answer says that it was. Without it the next start takes the end
     /// for a crash, which is always right.
-    fn close(&mut self, done: oneshot::Sender<()>) {
+    async fn close(&mut self, done: oneshot::Sender<()>, commands: &mut mpsc::Receiver<Command>) {
+        // What a flush that still runs has taken over is not to be found in the log any more: its end is awaited.
+        // Whatever else comes is dropped, and whoever waits for its answer hears so.
+        while self.drivers.values().any(Driver::is_flushing) {
+            match commands.recv().await {
+                Some(Command::Flushed(partition, flushed)) => {
+                    if let Some(driver) = self.drivers.get_mut(&partition) {
+                        driver.flushed(self.context.clock.now(), &flushed);
+                    }
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
         // Every one, also after one that failed.
         let failed =
             self.drivers.values_mut().filter_map(|driver| (!driver.flush_for_close()).then_some(())).count();
         self.checkpoint();
-        if failed == 0 {
+        if failed == 0 && !self.left_unflushed() {
             // An error says that nobody waits any more.
             let _ = done.send(());
         }

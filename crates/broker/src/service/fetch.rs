@@ -22,7 +22,7 @@ use holdfast_proto::v1::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{LEADER_CHANGE_PAUSE, ServiceContext, invalid, through_leader_changes};
+use super::{LEADER_CHANGE_PAUSE, ServiceContext, ending, invalid, through_leader_changes};
 use crate::partition::PartitionHandle;
 
 const DEFAULT_BYTES: u32 = 1 << 20;
@@ -34,6 +34,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 const OFFSET_PATIENCE: Duration = Duration::from_secs(5);
 /// The most that one batch may become when decompressed for a client without a decoder.
 const MOST_DECOMPRESSED: usize = 16 << 20;
+/// The most that a response with plain records may hold, below what a message may.
+const MOST_PLAIN: usize = 18 << 20;
 
 /// `FetchService` and `OffsetService`.
 #[derive(Clone)]
@@ -112,12 +114,13 @@ async fn wait_for_records(
 ) -> Result<Offset, ApiError> {
     let mut status = handle.status.clone();
     loop {
-        let end = handle.readable_end();
-        let start = handle.reader.log_start_offset();
-        let (failed, settled, log_end) = {
+        // Looked at once, and marked as seen in that moment: what changes afterwards ends the waiting.
+        let (failed, settled, log_end, high_watermark) = {
             let status = status.borrow_and_update();
-            (status.failed, status.settled, status.log_end_offset)
+            (status.failed, status.settled, status.log_end_offset, status.high_watermark)
         };
+        let end = high_watermark.min(handle.reader.log_end_offset());
+        let start = handle.reader.log_start_offset();
         if from < start || (settled && from > log_end) {
             return Err(out_of_range(from, start, end));
         }
@@ -167,7 +170,9 @@ async fn read(
             response.next_offset = last.header().next_offset().0;
         }
         if plain {
-            response.records = records(&batches, from)?;
+            let (records, stopped_at) = records(&batches, from, MOST_PLAIN)?;
+            response.records = records;
+            response.next_offset = stopped_at.map_or(response.next_offset, |offset| offset.0);
         } else {
             response.batches = bytes;
         }
@@ -176,9 +181,14 @@ async fn read(
     reading.await.map_err(|_| gone())?
 }
 
-/// For clients without a decoder.
-fn records(batches: &[RecordBatch], from: Offset) -> Result<Vec<Record>, ApiError> {
-    let mut records = Vec::new();
+/// For clients without a decoder: up to `limit` bytes of records but at least one, and the offset of the first that was
+/// left out. Counted as sent, because what is small in a batch may be more than a message takes.
+fn records(
+    batches: &[RecordBatch],
+    from: Offset,
+    limit: usize,
+) -> Result<(Vec<Record>, Option<Offset>), ApiError> {
+    let (mut records, mut size) = (Vec::new(), 0);
     for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
         let header = *batch.header();
         let unreadable = |problem: String| {
@@ -195,12 +205,25 @@ fn records(batches: &[RecordBatch], from: Offset) -> Result<Vec<Record>, ApiErro
         for record in RecordIter::new(header, section) {
             let record = record.map_err(|error| unreadable(error.to_string()))?;
             let offset = header.base_offset + u64::from(record.offset_delta);
-            if offset >= from {
-                records.push(plain_record(offset, record));
+            if offset < from {
+                continue;
             }
+            size += size_on_the_wire(&record);
+            if size > limit && !records.is_empty() {
+                return Ok((records, Some(offset)));
+            }
+            records.push(plain_record(offset, record));
         }
     }
-    Ok(records)
+    Ok((records, None))
+}
+
+/// No less than what the record takes in a response: its bytes, tags, lengths and numbers.
+fn size_on_the_wire(record: &holdfast_core::record_batch::Record) -> usize {
+    let size = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    // What is not UTF-8 in a header's name may become three times as long.
+    let headers = record.headers.iter().map(|header| 3 * header.key.len() + size(&header.value) + 20);
+    size(&record.key) + size(&record.value) + headers.sum::<usize>() + 40
 }
 
 fn plain_record(offset: Offset, record: holdfast_core::record_batch::Record) -> Record {
@@ -230,7 +253,12 @@ async fn forward(
         max_wait_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         ..request
     };
-    client.fetch(request).await.map(Response::into_inner).map_err(|status| ApiError::from_status(&status))
+    tokio::select! {
+        answer = client.fetch(request) => {
+            answer.map(Response::into_inner).map_err(|status| ApiError::from_status(&status))
+        }
+        () = context.ending.cancelled() => Err(ending()),
+    }
 }
 
 async fn list_offset(
@@ -307,4 +335,30 @@ fn replica_failed() -> ApiError {
 fn gone() -> ApiError {
     ApiError::new(ErrorCode::LeaderUnavailable, "the partition left this broker: try again")
         .retry_after(LEADER_CHANGE_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::record_batch::RecordBatchBuilder;
+
+    use super::*;
+
+    /// A batch of small records is larger as plain records: without a limit no response could carry it, and whoever
+    /// reads would never get on.
+    #[test]
+    fn plain_records_beyond_the_limit_are_left_for_the_next_request() {
+        let mut builder = RecordBatchBuilder::new();
+        for number in 0..10 {
+            builder.push(1000, None, Some(&[number; 60]), &[]).unwrap();
+        }
+        let batches = [builder.build(None).unwrap()];
+        let mut from = Offset(0);
+        let mut seen = Vec::new();
+        while let (records, Some(stopped_at)) = records(&batches, from, 350).unwrap() {
+            seen.push(records.len());
+            from = stopped_at;
+        }
+        assert_eq!((seen, from), (vec![3, 3, 3], Offset(9)));
+        assert_eq!(records(&batches, Offset(4), 1).unwrap().0.len(), 1, "one at least");
+    }
 }

@@ -34,6 +34,7 @@ use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::metadata::MapHolder;
 use crate::partition::{Partitions, ShardSenders};
+use crate::producer_ids::ProducerIds;
 
 /// When a caller that met a leader change may come back: about as long as a follower needs to hear of it.
 const LEADER_CHANGE_PAUSE: Duration = Duration::from_millis(20);
@@ -56,6 +57,7 @@ pub(crate) struct ServiceContext {
     /// Bytes of produce requests that may be under way.
     pub(crate) produce_room: Arc<Semaphore>,
     pub(crate) channels: Channels,
+    pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the broker ends in order: what waits or streams comes to its end.
     pub(crate) ending: CancellationToken,
 }
@@ -116,6 +118,16 @@ impl ServiceContext {
     /// The other broker that leads the partition.
     fn remote_leader<'a>(&self, map: &'a ClusterMap, partition: PartitionId) -> Option<&'a Broker> {
         map.leader_of(partition).filter(|leader| leader.id != self.broker)
+    }
+
+    /// Waits until the broker ends and no batch waits here for its commit: until then acknowledgements of followers are
+    /// listened to.
+    async fn produce_ended(&self) {
+        self.ending.cancelled().await;
+        let all = usize::try_from(self.config.max_inflight_produce.0).unwrap_or(usize::MAX);
+        let all = u32::try_from(all.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        // Given back at once, for the next one who waits. An error says that it was closed, which nobody does.
+        drop(self.produce_room.acquire_many(all).await);
     }
 
     fn channel_to(&self, broker: &Broker) -> Result<Channel, ApiError> {

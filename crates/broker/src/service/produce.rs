@@ -1,8 +1,9 @@
 //! Appending: check, hand to the partition's shard, answer at the commit. Any broker takes a batch; it goes on to the
 //! leader.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::stream::FuturesUnordered;
@@ -12,7 +13,6 @@ use holdfast_core::record_batch::{Header, RecordBatch, RecordBatchBuilder};
 use holdfast_core::replication::{Acknowledged, ProduceError};
 use holdfast_core::{ErrorCode, PartitionId};
 use holdfast_proto::ApiError;
-use holdfast_proto::internal::v1::AllocateProducerIdsRequest;
 use holdfast_proto::transport::MAX_CLIENT_MESSAGE;
 use holdfast_proto::v1::append_stream_response::Outcome;
 use holdfast_proto::v1::produce_service_client::ProduceServiceClient;
@@ -35,18 +35,15 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const STREAM_INFLIGHT: usize = 1024;
 /// Answers of one stream that wait to be sent.
 const STREAM_ANSWERS: usize = 256;
-/// Producer ids fetched from the controllers at once: so many producers can start while no controller lives.
-const PRODUCER_ID_BLOCK: u32 = 1000;
 
 /// `ProduceService`.
 pub(crate) struct ProduceApi {
     context: Arc<ServiceContext>,
-    producer_ids: Arc<ProducerIds>,
 }
 
 impl ProduceApi {
     pub(crate) fn new(context: Arc<ServiceContext>) -> ProduceApi {
-        ProduceApi { context, producer_ids: Arc::default() }
+        ProduceApi { context }
     }
 }
 
@@ -71,7 +68,7 @@ impl ProduceService for ProduceApi {
         &self,
         _request: Request<InitProducerRequest>,
     ) -> Result<Response<InitProducerResponse>, Status> {
-        let producer_id = self.producer_ids.next(&self.context).await?;
+        let producer_id = self.context.producer_ids.next().await?;
         Ok(Response::new(InitProducerResponse { producer_id, producer_epoch: 0 }))
     }
 }
@@ -267,11 +264,14 @@ async fn serve_stream(
     answers: mpsc::Sender<Result<AppendStreamResponse, Status>>,
 ) {
     let mut waiting = FuturesUnordered::new();
+    // Done, and not handed to the connection yet. A client that reads no answers holds up its own requests only: what
+    // is done gives its room back without it.
+    let mut done = VecDeque::new();
     let mut open = true;
-    while open || !waiting.is_empty() {
+    while open || !waiting.is_empty() || !done.is_empty() {
         tokio::select! {
             () = context.ending.cancelled(), if open => open = false,
-            request = requests.next(), if open && waiting.len() < STREAM_INFLIGHT => match request {
+            request = requests.next(), if open && waiting.len() + done.len() < STREAM_INFLIGHT => match request {
                 Some(Ok(AppendStreamRequest { correlation, append: Some(append) })) => {
                     // Handed on here, before the next request is read: that keeps the order.
                     let begun = begin(&context, append).await;
@@ -279,19 +279,19 @@ async fn serve_stream(
                     waiting.push(async move { (correlation, finish(&context, begun).await) });
                 }
                 Some(Ok(AppendStreamRequest { correlation, append: None })) => {
-                    let error = invalid("the request holds nothing to append");
-                    if answers.send(Ok(response(correlation, Err(error)))).await.is_err() {
-                        return;
-                    }
+                    done.push_back(response(correlation, Err(invalid("the request holds nothing to append"))));
                 }
                 // Cut, or ended: what was taken is still answered, if anybody listens.
                 Some(Err(_)) | None => open = false,
             },
             Some((correlation, result)) = waiting.next(), if !waiting.is_empty() => {
-                if answers.send(Ok(response(correlation, result))).await.is_err() {
-                    return;
-                }
+                done.push_back(response(correlation, result));
             }
+            room = answers.reserve(), if !done.is_empty() => match (room, done.pop_front()) {
+                (Ok(room), Some(answer)) => room.send(Ok(answer)),
+                // Nobody listens any more.
+                _ => return,
+            },
         }
     }
 }
@@ -315,35 +315,4 @@ fn response(correlation: u64, result: Result<AppendResponse, ApiError>) -> Appen
         Err(error) => Outcome::Error(error.into_message()),
     };
     AppendStreamResponse { correlation, outcome: Some(outcome) }
-}
-
-/// A block of producer ids that is this broker's to give out.
-#[derive(Debug, Default)]
-struct ProducerIds {
-    block: Mutex<std::ops::Range<i64>>,
-}
-
-impl ProducerIds {
-    async fn next(&self, context: &ServiceContext) -> Result<i64, ApiError> {
-        if let Some(id) = self.take() {
-            return Ok(id);
-        }
-        let allocated = context
-            .controllers
-            .call_leader(|mut client| async move {
-                client.allocate_producer_ids(AllocateProducerIdsRequest { count: PRODUCER_ID_BLOCK }).await
-            })
-            .await?
-            .into_inner();
-        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another call may have brought a block meanwhile; the rest of it is not worth keeping.
-        *block = allocated.first..allocated.first.saturating_add(i64::from(allocated.count));
-        block
-            .next()
-            .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the controller gave out no producer ids"))
-    }
-
-    fn take(&self) -> Option<i64> {
-        self.block.lock().unwrap_or_else(PoisonError::into_inner).next()
-    }
 }

@@ -39,7 +39,7 @@ impl ReplicationService for ReplicationApi {
         tokio::spawn(async move {
             let taken = tokio::select! {
                 taken = take(&context, peer, &mut frames) => taken,
-                () = context.ending.cancelled() => Ok(()),
+                () = context.produce_ended() => Ok(()),
             };
             if let Err(status) = taken {
                 tracing::warn!(broker = %peer, %status, "stream from broker ended");

@@ -1,4 +1,4 @@
-//! `holdfast bench produce`: throughput, and the acknowledgement latency of every single record.
+//! `holdfast bench`. Of producers: throughput, and the acknowledgement latency of every single record.
 //!
 //! Without a rate the loop is closed: every producer keeps its buffer full, and latency counts from when the buffer took
 //! a record. With a rate it is open: latency counts from when a record was due, so that a stall is not hidden.
@@ -6,6 +6,7 @@
 mod flights;
 mod measure;
 mod pace;
+mod probe;
 mod report;
 mod sender;
 
@@ -34,15 +35,22 @@ const MAX_CLIENTS: usize = 1024;
 const MAX_RECORD: usize = 4 << 20;
 
 pub(crate) async fn run(global: &Global, command: BenchCommand) -> Result<ExitCode, CliError> {
-    let BenchCommand::Produce(args) = command;
+    match command {
+        BenchCommand::Produce(args) => produce(global, args).await,
+        BenchCommand::Probe(args) => probe::run(global, &args).await,
+    }
+}
+
+async fn produce(global: &Global, args: BenchProduceArgs) -> Result<ExitCode, CliError> {
     validate(&args)?;
-    report::print_parameters(&args);
     let (interrupted, impatient) = interrupts();
     let mut producers = Vec::with_capacity(args.clients);
     let meters: Vec<Arc<Meter>> = (0..args.clients).map(|_| Arc::new(Meter::default())).collect();
     for meter in &meters {
         producers.push(producer(global, &args, meter.clone()).await?);
     }
+    // After all that can be refused: an error stands alone.
+    report::print_parameters(&args);
     let values = sender::values(args.record);
     let start = Instant::now();
     let mut senders = JoinSet::new();
@@ -136,7 +144,7 @@ mod tests {
         let Command::Bench(args) = Arguments::try_parse_from(line.split_whitespace()).unwrap().command else {
             panic!("another command")
         };
-        let BenchCommand::Produce(args) = args.command;
+        let BenchCommand::Produce(args) = args.command else { panic!("not a produce") };
         validate(&args)
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use holdfast_broker::{Broker, Listeners};
+use holdfast_broker::{Broker, BrokerError, DataDirError, Listeners};
 
 use super::process::{asked_to_stop, bind, runtime, start_failed};
 use crate::args::ProcessArgs;
@@ -29,9 +29,10 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
             peer: bind(&config.peer_listen, "broker.peer-listen").await?,
         };
         let (id, zone) = (config.id, config.zone.clone());
-        let broker = Broker::start(cluster.clone(), config, tls, listeners, data.handle())
-            .await
-            .map_err(|error| start_failed("starting the broker", &error))?;
+        let broker =
+            Broker::start(cluster.clone(), config, tls, listeners, data.handle()).await.map_err(|error| {
+                CliError { next: advice(&error).to_owned(), ..start_failed("starting the broker", &error) }
+            })?;
         tracing::info!(cluster, broker = %id, %zone, "broker runs");
         tokio::select! {
             problem = broker.failed() => {
@@ -47,4 +48,19 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     data.shutdown_background();
     control.shutdown_background();
     outcome
+}
+
+fn advice(error: &BrokerError) -> &'static str {
+    match error {
+        BrokerError::DataDir(DataDirError::InUse { .. }) => {
+            "stop the process that uses it, or set broker.data-dir to this broker's own folder"
+        }
+        BrokerError::DataDir(DataDirError::Foreign { .. }) => {
+            "set broker.data-dir to this broker's own folder, or to one that is not there yet; nothing was changed"
+        }
+        BrokerError::DataDir(DataDirError::Io { .. }) => {
+            "set broker.data-dir to a folder that this process may write to, with room on its disk"
+        }
+        _ => "mend what is named above and start again",
+    }
 }

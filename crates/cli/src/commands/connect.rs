@@ -68,6 +68,11 @@ pub(crate) fn build_failed(what: impl Into<String>, error: &BuildError) -> CliEr
         BuildError::Config(problem) => {
             CliError::new(exit::USAGE, what, problem.to_string(), "correct the flags named")
         }
+        // A broker answered before: who is silent now is a leader, or the controllers.
+        BuildError::Api(error) if error.code == ErrorCode::Unavailable => {
+            let next = "try again in a moment; see `holdfast cluster status` for the controllers";
+            CliError { exit: exit::RETRY, next: next.to_owned(), ..CliError::api(what, error) }
+        }
         BuildError::Api(error) => CliError::api(what, error),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use holdfast_controller::Controller;
+use holdfast_controller::{Controller, ControllerError, FolderError};
 
 use super::process::{asked_to_stop, bind, runtime, start_failed};
 use crate::args::ProcessArgs;
@@ -23,9 +23,11 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     let outcome = runtime.block_on(async {
         let listener = bind(&config.listen, "controller.listen").await?;
         let (id, zone) = (config.id, config.zone.clone());
-        let controller = Controller::start(cluster.clone(), config, tls, listener)
-            .await
-            .map_err(|error| start_failed("starting the controller", &error))?;
+        let controller =
+            Controller::start(cluster.clone(), config, tls, listener).await.map_err(|error| CliError {
+                next: advice(&error).to_owned(),
+                ..start_failed("starting the controller", &error)
+            })?;
         tracing::info!(cluster, controller = %id, %zone, "controller runs");
         tokio::select! {
             problem = controller.failed() => {
@@ -40,4 +42,23 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     });
     runtime.shutdown_background();
     outcome
+}
+
+fn advice(error: &ControllerError) -> &'static str {
+    match error {
+        ControllerError::Folder(FolderError::InUse { .. }) => {
+            "stop the process that uses it, or set controller.data-dir to this controller's own folder"
+        }
+        ControllerError::Folder(FolderError::NotOurs { .. }) => {
+            "set controller.data-dir to this controller's own folder, or to one that is not there yet; nothing was \
+             changed"
+        }
+        ControllerError::Folder(FolderError::Io { .. }) => {
+            "set controller.data-dir to a folder that this process may write to, with room on its disk"
+        }
+        ControllerError::Folder(FolderError::LogMissing { .. }) => {
+            "put the file back, or list a new id in controller.voters of every controller and give it an empty data-dir"
+        }
+        _ => "mend what is named above and start again",
+    }
 }

@@ -10,29 +10,29 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 /// Shorter gaps are counted but not kept.
-const KEPT_FROM: Duration = Duration::from_millis(20);
+const KEPT_FROM: Duration = Duration::from_millis(5);
 /// Kept gaps of one partition; the oldest go first.
-const KEPT: usize = 4096;
+const KEPT: usize = 1 << 16;
 /// Largest gap and latency that the histograms tell apart: ten minutes, in microseconds.
 const LARGEST: u64 = 600_000_000;
 
 /// A histogram of microseconds.
-pub(super) fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LARGEST, 3).expect("constant bounds are valid")
 }
 
-pub(super) fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).clamp(1, LARGEST)
 }
 
 /// A value of a histogram of microseconds, in milliseconds.
-pub(super) fn quantile_ms(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+pub(crate) fn quantile_ms(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1000.0
 }
 
 /// Acknowledgements of all partitions.
 #[derive(Debug)]
-pub(super) struct Gaps {
+pub(crate) struct Gaps {
     partitions: Vec<Mutex<Partition>>,
     /// Gaps before the first fault, and latencies of the whole run.
     quiet: Mutex<Histogram<u64>>,
@@ -47,7 +47,7 @@ struct Partition {
 }
 
 impl Gaps {
-    pub(super) fn new(partitions: u32) -> Gaps {
+    pub(crate) fn new(partitions: u32) -> Gaps {
         Gaps {
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
             quiet: Mutex::new(histogram()),
@@ -57,7 +57,7 @@ impl Gaps {
     }
 
     /// A batch of `records` was acknowledged just now.
-    pub(super) fn acknowledged(&self, partition: u32, records: u32, latency: Duration) {
+    pub(crate) fn acknowledged(&self, partition: u32, records: u32, latency: Duration) {
         lock(&self.latency).saturating_record_n(micros(latency), u64::from(records));
         let Some(partition) = self.partitions.get(partition as usize) else { return };
         let now = Instant::now();
@@ -76,12 +76,12 @@ impl Gaps {
     }
 
     /// From now on gaps may have a cause.
-    pub(super) fn fault(&self) {
+    pub(crate) fn fault(&self) {
         self.fault_seen.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The longest gap of a partition that overlaps the time from `from` to `to`; one that lasts still, too.
-    pub(super) fn longest(&self, partition: u32, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn longest(&self, partition: u32, from: Instant, to: Instant) -> Duration {
         let Some(partition) = self.partitions.get(partition as usize) else { return Duration::ZERO };
         let partition = lock(partition);
         let open = partition.last.map(|last| (last, Instant::now()));
@@ -91,13 +91,13 @@ impl Gaps {
     }
 
     /// The gap that was exceeded once in a thousand before the first fault.
-    pub(super) fn quiet_p999(&self) -> Duration {
+    pub(crate) fn quiet_p999(&self) -> Duration {
         let quiet = lock(&self.quiet);
         if quiet.is_empty() { Duration::ZERO } else { Duration::from_micros(quiet.value_at_quantile(0.999)) }
     }
 
     /// Acknowledgement latency per record so far, in milliseconds.
-    pub(super) fn latency_ms(&self, quantiles: [f64; 3]) -> [f64; 3] {
+    pub(crate) fn latency_ms(&self, quantiles: [f64; 3]) -> [f64; 3] {
         let latency = lock(&self.latency);
         quantiles.map(|quantile| quantile_ms(&latency, quantile))
     }

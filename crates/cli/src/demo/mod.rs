@@ -9,10 +9,10 @@
 //! ```
 
 pub mod cluster;
-mod gaps;
+pub(crate) mod gaps;
 mod ledger;
 mod load;
-mod report;
+pub(crate) mod report;
 mod run;
 mod screen;
 mod script;

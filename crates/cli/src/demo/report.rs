@@ -72,7 +72,7 @@ pub struct RecoveryTime {
 }
 
 impl RecoveryTime {
-    pub(super) fn of(mut millis: Vec<f64>) -> RecoveryTime {
+    pub(crate) fn of(mut millis: Vec<f64>) -> RecoveryTime {
         millis.sort_by(f64::total_cmp);
         let at = |quantile: f64| {
             let rank = (quantile * millis.len() as f64).ceil() as usize;
@@ -136,7 +136,7 @@ impl Report {
 }
 
 /// Three digits behind the point are more than any of these figures is worth.
-pub(super) fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 

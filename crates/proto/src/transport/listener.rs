@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +21,8 @@ use super::{FRAME_SIZE, KEEPALIVE, Link, Tls, TlsError};
 
 /// A handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of one listener at once; more are closed as they come.
+const MOST_CONNECTIONS: usize = 4096;
 /// Connections that finished their handshake and wait for the server to take them.
 const ACCEPT_QUEUE: usize = 64;
 /// Pause after accept failed, as it does while the process is out of descriptors.
@@ -66,6 +69,7 @@ async fn accept_loop(
     acceptor: Option<TlsAcceptor>,
     sender: mpsc::Sender<io::Result<Connection>>,
 ) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -82,28 +86,36 @@ async fn accept_loop(
         if stream.set_nodelay(true).is_err() {
             continue; // the peer is gone already
         }
-        match acceptor.clone() {
-            None => {
-                if sender.send(Ok(Connection(Either::Left(stream)))).await.is_err() {
-                    return;
-                }
-            }
-            Some(acceptor) => {
-                tokio::spawn(handshake(acceptor, stream, sender.clone()));
-            }
-        }
+        // Dropped, and so closed, where there are too many: those who are served already are served on.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        tokio::spawn(welcome(acceptor.clone(), stream, place, sender.clone()));
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, sender: mpsc::Sender<io::Result<Connection>>) {
+/// Waits for the caller's first words: one that says nothing is not handed on.
+async fn welcome(
+    acceptor: Option<TlsAcceptor>,
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    sender: mpsc::Sender<io::Result<Connection>>,
+) {
     let peer = stream.peer_addr().ok();
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let begun = async {
+        match acceptor {
+            Some(acceptor) => Ok(Either::Right(Box::new(acceptor.accept(stream).await?))),
+            None => {
+                stream.peek(&mut [0]).await?;
+                Ok(Either::Left(stream))
+            }
+        }
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, begun).await {
         Ok(Ok(stream)) => {
             // An error says that the server is gone.
-            let _ = sender.send(Ok(Connection(Either::Right(Box::new(stream))))).await;
+            let _ = sender.send(Ok(Connection { stream, _place: place })).await;
         }
-        Ok(Err(error)) => tracing::warn!(?peer, %error, "tls handshake failed"),
-        Err(_) => tracing::warn!(?peer, "tls handshake timed out"),
+        Ok(Err::<_, io::Error>(error)) => tracing::warn!(?peer, %error, "handshake failed"),
+        Err(_) => tracing::warn!(?peer, "handshake timed out"),
     }
 }
 
@@ -121,11 +133,15 @@ pub fn server(link: Link) -> Server {
 
 /// An accepted connection, plain or TLS.
 #[derive(Debug)]
-pub struct Connection(Either<TcpStream, Box<TlsStream<TcpStream>>>);
+pub struct Connection {
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    /// One of the listener's, given back when the connection ends.
+    _place: OwnedSemaphorePermit,
+}
 
 impl Connection {
     fn socket(&self) -> &TcpStream {
-        match &self.0 {
+        match &self.stream {
             Either::Left(stream) => stream,
             Either::Right(stream) => stream.get_ref().0,
         }
@@ -146,21 +162,21 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -168,16 +184,17 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
     use tokio_stream::StreamExt as _;
 
     use super::*;
@@ -187,7 +204,8 @@ mod tests {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut incoming = listener.incoming(None).unwrap();
-        let _client = TcpStream::connect(address).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"P").await.unwrap();
         let connection = incoming.next().await.unwrap().unwrap();
         assert!(connection.socket().nodelay().unwrap());
     }

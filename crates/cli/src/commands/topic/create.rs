@@ -18,6 +18,9 @@ use crate::output::{print_json, print_line};
 /// Pause between two looks at the partitions.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// With so many replicas, each in another zone, the loss of a zone stops nothing.
+const SAFE_REPLICATION: u32 = 3;
+
 pub(super) async fn run(global: &Global, args: TopicCreateArgs) -> Result<ExitCode, CliError> {
     let deadline = Instant::now() + global.timeout;
     let client = connect(global).await?;
@@ -27,7 +30,10 @@ pub(super) async fn run(global: &Global, args: TopicCreateArgs) -> Result<ExitCo
     let created = match client.create_topic(name, spec.clone()).await {
         Ok(_) => true,
         Err(error) if error.code == ErrorCode::TopicExists && args.if_not_exists => false,
-        Err(error) => return Err(change_failed(what(), name, &error)),
+        Err(error) => {
+            let failed = change_failed(what(), name, &error);
+            return Err(if needs_waiver(&args, error.code) { with_waiver_named(failed) } else { failed });
+        }
     };
     wait_until_active(&client, name, deadline).await?;
     let map = client.map();
@@ -48,6 +54,17 @@ pub(super) async fn run(global: &Global, args: TopicCreateArgs) -> Result<ExitCo
         Format::Text => print_line(&sentence(created, topic, &zones(&map, topic)))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Fewer replicas than zones to survive the loss of one: possible, and only on request.
+fn needs_waiver(args: &TopicCreateArgs, code: ErrorCode) -> bool {
+    code == ErrorCode::InvalidRequest && args.replication < SAFE_REPLICATION && !args.waive_zones
+}
+
+fn with_waiver_named(error: CliError) -> CliError {
+    let next =
+        "add --waive-zones to accept fewer than 3 replicas: the loss of a zone may then stop the topic";
+    CliError { next: next.to_owned(), ..error }
 }
 
 fn spec(args: &TopicCreateArgs) -> TopicSpec {

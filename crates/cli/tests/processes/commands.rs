@@ -1,0 +1,89 @@
+//! Client commands that ask for what cannot be.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use holdfast_cli::exit;
+
+use crate::cluster::Cluster;
+use crate::process::{run, run_with};
+
+#[test]
+fn without_a_broker_commands_end_in_time() {
+    // Takes connections, by way of the backlog, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let unreachable = |command: &[&str], code: u8, endpoint: &str| {
+        let outcome = run(&[command, &["--timeout", "300ms", "-b", endpoint]].concat());
+        outcome.refused(code, &[endpoint]);
+        assert!(outcome.time < Duration::from_secs(5), "{outcome:?}");
+    };
+    for (command, code) in [
+        (&["topic", "create", "orders"][..], exit::UNREACHABLE),
+        (&["topic", "delete", "orders", "--yes"], exit::UNREACHABLE),
+        (&["produce", "orders"], exit::UNREACHABLE),
+        (&["consume", "orders"], exit::UNREACHABLE),
+        (&["bench", "produce", "orders"], exit::UNREACHABLE),
+        (&["zone", "status"], exit::UNKNOWN),
+    ] {
+        unreachable(command, code, "127.0.0.1:1");
+    }
+    for endpoint in ["127.0.0.1:1", silent.as_str(), "name.invalid:7070"] {
+        unreachable(&["topic", "ls"], exit::UNREACHABLE, endpoint);
+        unreachable(&["cluster", "status"], exit::UNKNOWN, endpoint);
+        let outcome = run(&["health", endpoint, "--timeout", "300ms"]);
+        outcome.refused(exit::UNKNOWN, &[endpoint]);
+    }
+    let both = format!("127.0.0.1:1,{silent}");
+    run_with(&["topic", "ls", "--timeout", "300ms"], &[("HOLDFAST_BOOTSTRAP", &both)], "")
+        .refused(exit::UNREACHABLE, &["127.0.0.1:1", &silent]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let cluster = Cluster::start(1);
+    cluster.run_with_input(&["produce", "ready"], "one\ntwo\nthree\n").ok();
+    let topics = || cluster.run(&["topic", "ls", "--format", "json"]).ok();
+    let before = topics();
+    let long = "x".repeat(250);
+    // An unknown topic is waited for that long: it might have been made a moment ago.
+    let wait = ["--timeout", "1s"];
+    for (command, code, parts) in [
+        (&["topic", "describe", "nowhere"][..], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"][..]),
+        (&["topic", "delete", "nowhere", "--yes"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["produce", "nowhere"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["consume", "nowhere"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["consume", "nowhere", "-o", "-1"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["bench", "produce", "nowhere"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["consume", "ready", "-p", "9"], exit::DATA, &["9", "UNKNOWN_PARTITION"]),
+        (&["consume", "ready", "-p", "9", "-o", "-1"], exit::DATA, &["9", "UNKNOWN_PARTITION"]),
+        (&["produce", "ready", "-p", "9"], exit::DATA, &["no partition 9"]),
+        (&["consume", "ready", "-o", "1000"], exit::DATA, &["1000", "OFFSET_OUT_OF_RANGE"]),
+        (&["topic", "delete", "ready"], exit::USAGE, &["--yes", "terminal"]),
+        (&["topic", "create", "ready", "-r", "1", "--waive-zones"], exit::DATA, &["ready", "TOPIC_EXISTS"]),
+        (&["topic", "create", "no/slash"], exit::DATA, &["no/slash", "INVALID_REQUEST"]),
+        (&["topic", "create", ".."], exit::DATA, &["INVALID_REQUEST"]),
+        (&["topic", "create", ""], exit::DATA, &["INVALID_REQUEST"]),
+        (&["topic", "create", &long], exit::DATA, &["INVALID_REQUEST"]),
+        (&["topic", "create", "line\nbreak"], exit::DATA, &["INVALID_REQUEST"]),
+        (&["topic", "create", "t", "-r", "1", "--waive-zones", "-p", "0"], exit::USAGE, &["--partitions"]),
+        (
+            &["topic", "create", "t", "-r", "1", "--waive-zones", "-p", "4294967295"],
+            exit::DATA,
+            &["partitions"],
+        ),
+        (&["topic", "create", "t", "-r", "0", "--waive-zones"], exit::USAGE, &["--replication"]),
+        (&["topic", "create", "t", "-r", "2"], exit::DATA, &["INVALID_REQUEST", "--waive-zones"]),
+        (&["topic", "create", "t", "-r", "3"], exit::DATA, &["PLACEMENT_IMPOSSIBLE"]),
+        (&["zone", "status", "nowhere"], exit::DATA, &["nowhere", "the zones are a"]),
+        (&["produce", "ready", "--file", "/nowhere/records"], exit::CANNOT_CREATE, &["/nowhere/records"]),
+        (&["produce", "ready", "--batch-size", "0"], exit::USAGE, &["batch"]),
+        (&["bench", "produce", "ready", "--clients", "0"], exit::USAGE, &["--clients"]),
+    ] {
+        let outcome = cluster.run(&[command, &wait].concat());
+        outcome.refused(code, parts);
+        assert!(outcome.time < Duration::from_secs(10), "{outcome:?}");
+    }
+    assert_eq!(topics(), before, "a refused command changed the topics");
+    assert_eq!(cluster.run(&["consume", "ready", "-e"]).ok(), "one\ntwo\nthree\n");
+}
