@@ -6,4 +6,5 @@ mod bad_input;
 mod control_plane;
 mod failover;
 mod records;
+mod shutdown;
 mod tls;

@@ -162,7 +162,7 @@ impl Quorum {
         let position = voters.iter().position(|voter| voter.id == config.id).unwrap_or(0);
         let timing = ElectionTiming::of(config.election_timeout, position, voters.len());
         let settings = raft_config(cluster, config, timing)?;
-        let peers = Peers::new(cluster, config.id.0, tls);
+        let peers = Peers::new(cluster, config.id.0, &voters, tls);
         let serving = stores.state.serving();
         let pristine = stores.log.is_pristine();
         let raft = Raft::new(config.id.0, Arc::new(settings), peers.clone(), stores.log, stores.state).await;

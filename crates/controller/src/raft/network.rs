@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use super::types::{Node, RaftError, TypeConfig, decode, encode};
+use crate::config::VoterConfig;
 
 /// Pauses before an unreachable controller is tried again. Short: one that is back must hear the leader before its
 /// own election timeout.
@@ -34,13 +35,17 @@ pub(crate) struct Peers {
     cluster: Arc<str>,
     id: u64,
     tls: Option<Tls>,
+    /// Where the configuration says they are. It counts, not the address that the quorum was formed with: a controller
+    /// that comes back elsewhere is found again.
+    endpoints: Arc<BTreeMap<u64, String>>,
     clients: Arc<Mutex<BTreeMap<u64, (String, Client)>>>,
 }
 
 impl Peers {
     /// For the controller `id` of `cluster`.
-    pub(crate) fn new(cluster: &str, id: u64, tls: Option<Tls>) -> Self {
-        Peers { cluster: cluster.into(), id, tls, clients: Arc::default() }
+    pub(crate) fn new(cluster: &str, id: u64, voters: &[VoterConfig], tls: Option<Tls>) -> Self {
+        let endpoints = voters.iter().map(|voter| (voter.id.0, voter.endpoint.clone())).collect();
+        Peers { cluster: cluster.into(), id, tls, endpoints: Arc::new(endpoints), clients: Arc::default() }
     }
 
     fn client(&self, target: u64, endpoint: &str) -> Result<Client, ChannelError> {
@@ -77,7 +82,8 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Peer {
-        Peer { peers: self.clone(), target, endpoint: node.endpoint.clone() }
+        let endpoint = self.endpoints.get(&target).unwrap_or(&node.endpoint).clone();
+        Peer { peers: self.clone(), target, endpoint }
     }
 }
 
