@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use holdfast_broker::{Broker, BrokerError, DataDirError, Listeners};
 
-use super::process::{asked_to_stop, bind, runtime, start_failed};
+use super::process::{bind, runtime, start_failed, stop_token};
 use crate::args::ProcessArgs;
 use crate::config::{BrokerFile, load, load_tls};
 use crate::exit::{self, CliError};
@@ -23,23 +23,29 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
     // Records never delay a heartbeat, and metadata never delays an acknowledgement.
     let control = runtime("control", 1)?;
     let data = runtime("data", std::thread::available_parallelism().map_or(2, std::num::NonZero::get))?;
+    let stop = stop_token(data.handle())?;
     let outcome = control.block_on(async {
         let listeners = Listeners {
             client: bind(&config.client_listen, "broker.client-listen").await?,
             peer: bind(&config.peer_listen, "broker.peer-listen").await?,
         };
         let (id, zone) = (config.id, config.zone.clone());
-        let broker =
-            Broker::start(cluster.clone(), config, tls, listeners, data.handle()).await.map_err(|error| {
-                CliError { next: advice(&error).to_owned(), ..start_failed("starting the broker", &error) }
-            })?;
+        let starting = Broker::start(cluster.clone(), config, tls, listeners, data.handle());
+        let broker = tokio::select! {
+            started = starting => started.map_err(|error| CliError {
+                next: advice(&error).to_owned(),
+                ..start_failed("starting the broker", &error)
+            })?,
+            // Nothing was served yet: this is as good as an end before the start.
+            () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        };
         tracing::info!(cluster, broker = %id, %zone, "broker runs");
         tokio::select! {
             problem = broker.failed() => {
                 let next = "correct the configuration, or the disk, and start again";
                 return Err(CliError::new(exit::CONFIG, "running the broker", problem, next));
             }
-            stop = asked_to_stop() => stop.map_err(|error| start_failed("waiting for signals", &error))?,
+            () = stop.cancelled() => {}
         }
         tracing::info!("stopping");
         broker.shutdown().await;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use holdfast_controller::{Controller, ControllerError, FolderError};
 
-use super::process::{asked_to_stop, bind, runtime, start_failed};
+use super::process::{bind, runtime, start_failed, stop_token};
 use crate::args::ProcessArgs;
 use crate::config::{ControllerFile, load, load_tls};
 use crate::exit::{self, CliError};
@@ -20,21 +20,26 @@ pub(crate) fn run(args: &ProcessArgs) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = runtime("controller", 2)?;
+    let stop = stop_token(runtime.handle())?;
     let outcome = runtime.block_on(async {
         let listener = bind(&config.listen, "controller.listen").await?;
         let (id, zone) = (config.id, config.zone.clone());
-        let controller =
-            Controller::start(cluster.clone(), config, tls, listener).await.map_err(|error| CliError {
+        let starting = Controller::start(cluster.clone(), config, tls, listener);
+        let controller = tokio::select! {
+            started = starting => started.map_err(|error| CliError {
                 next: advice(&error).to_owned(),
                 ..start_failed("starting the controller", &error)
-            })?;
+            })?,
+            // Nothing was served yet: this is as good as an end before the start.
+            () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        };
         tracing::info!(cluster, controller = %id, %zone, "controller runs");
         tokio::select! {
             problem = controller.failed() => {
                 let next = "mend the disk and start again: what is on it is judged anew";
                 return Err(CliError::new(exit::CANNOT_CREATE, "running the controller", problem, next));
             }
-            stop = asked_to_stop() => stop.map_err(|error| start_failed("waiting for signals", &error))?,
+            () = stop.cancelled() => {}
         }
         tracing::info!("stopping");
         controller.shutdown().await;

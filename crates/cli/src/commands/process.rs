@@ -3,8 +3,9 @@
 use std::io;
 
 use holdfast_proto::transport::Listener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::{self, CliError};
 
@@ -50,4 +51,22 @@ pub(crate) fn start_failed(what: &str, error: &dyn std::error::Error) -> CliErro
         crate::config::chain(error),
         "mend what is named above and start again",
     )
+}
+
+/// Cancelled by SIGTERM or SIGINT. Made before a process begins to serve: from then on it is to end in order.
+pub(crate) fn stop_token(runtime: &Handle) -> Result<CancellationToken, CliError> {
+    let _entered = runtime.enter();
+    let failed = |error: io::Error| start_failed("waiting for signals", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    runtime.spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        asked.cancel();
+    });
+    Ok(stop)
 }
