@@ -1,6 +1,7 @@
 //! Losing zones.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -141,6 +142,31 @@ async fn everything_acknowledged_survives_the_loss_of_all_zones_at_once() {
     produce(&producer, 1000..2000).await;
     let fresh = cluster.client().await;
     assert_holds(&fresh, "all", 0..2000).await;
+}
+
+/// A leader whose disk changed a committed batch does not serve it, and others take over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_batch_is_never_served_and_its_replica_leads_no_longer() {
+    let cluster = TestCluster::start().await;
+    let client = cluster.client().await;
+    cluster.create_topic(&client, "rot", 1, Durability::Disk).await;
+    let producer = client.producer("rot").build().await.unwrap();
+    produce(&producer, 0..200).await;
+    let leader = (0..3).find(|&zone| led_in(&client, "rot", zone) == 1).expect("a leader");
+    let folder = std::fs::read_dir(cluster.partitions_dir(leader)).unwrap().next().unwrap().unwrap().path();
+    let segment = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(segment).unwrap();
+    let last = file.metadata().unwrap().len() - 1;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], last).unwrap();
+    assert_holds(&client, "rot", 0..200).await;
+    eventually("leadership left the damaged replica", || async {
+        if led_in(&client, "rot", leader) == 0 { Ok(()) } else { Err("still there") }
+    })
+    .await;
+    produce(&producer, 200..300).await;
+    assert_holds(&client, "rot", 0..300).await;
 }
 
 async fn all_in_sync(client: &holdfast_client::Client, topic: &str) {

@@ -21,7 +21,7 @@ pub struct TestCluster {
     cluster: Arc<Mutex<Option<LocalCluster>>>,
     bootstrap: Vec<String>,
     tls: Option<Tls>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TestCluster {
@@ -38,12 +38,17 @@ impl TestCluster {
         let started = tokio::task::spawn_blocking(move || LocalCluster::start(options));
         let cluster = started.await.expect("no panic").expect("the cluster starts");
         let bootstrap = cluster.bootstrap();
-        TestCluster { cluster: Arc::new(Mutex::new(Some(cluster))), bootstrap, tls, _dir: dir }
+        TestCluster { cluster: Arc::new(Mutex::new(Some(cluster))), bootstrap, tls, dir }
     }
 
     /// Addresses of all brokers for clients.
     pub fn bootstrap(&self) -> &[String] {
         &self.bootstrap
+    }
+
+    /// Folder of a broker's partitions.
+    pub fn partitions_dir(&self, zone: usize) -> std::path::PathBuf {
+        self.dir.path().join(format!("broker-{}", ZONES[zone])).join("partitions")
     }
 
     /// A client that knows all brokers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_core::metadata::Broker;
 use holdfast_core::record_batch::{RecordBatch, RecordIter};
+use holdfast_core::replication::Event;
 use holdfast_core::{ErrorCode, Offset, PartitionId};
 use holdfast_log::LogError;
 use holdfast_proto::ApiError;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{LEADER_CHANGE_PAUSE, ServiceContext, ending, invalid, through_leader_changes};
-use crate::partition::PartitionHandle;
+use crate::partition::{Command, PartitionHandle};
 
 const DEFAULT_BYTES: u32 = 1 << 20;
 const MOST_BYTES: u32 = 16 << 20;
@@ -87,7 +88,13 @@ async fn fetch(
     };
     let from = Offset(request.offset);
     let end = wait_for_records(context, &handle, from, deadline).await?;
-    read(handle, &request, from, end).await
+    let answer = read(handle, &request, from, end).await;
+    if answer.as_ref().is_err_and(|error| error.code == ErrorCode::StorageFailed) {
+        // R35: a replica that cannot read what it holds serves and votes no longer. An error says that the broker ends.
+        let failed = Command::Event(partition, Event::StorageFailed);
+        let _ = context.shards.of(partition).send(failed).await;
+    }
+    answer
 }
 
 /// The replica here, if it may answer: the leader, or a follower that is fresh (R30).

@@ -1,0 +1,110 @@
+//! What a replica starts from, how it is set, and what others may see of it.
+
+use std::time::Duration;
+
+use super::action::DurableState;
+use super::epochs::EpochIndex;
+use super::message::Assignment;
+use super::producers::ProducerTable;
+use crate::metadata::Durability;
+use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
+
+/// Settings of a replica. The defaults suit zones a few milliseconds apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReplicaConfig {
+    /// What an acknowledgement means; a topic's setting.
+    pub durability: Durability,
+    /// With durability `memory`: the log is flushed this long after an append at the latest.
+    pub flush_interval: Duration,
+    /// Bytes sent to a follower and not acknowledged by it.
+    pub inflight_limit: usize,
+    /// Bytes of one read for a follower that lags.
+    pub read_size: usize,
+    /// Bytes of produce requests that wait for their commit.
+    pub pending_limit: usize,
+    /// A lost message of recovery or catch-up is repeated after this long.
+    pub retry_interval: Duration,
+    /// How often an active leader makes itself heard.
+    pub lead_interval: Duration,
+    /// A leader that heard from no majority for this long refuses new batches.
+    pub quorum_timeout: Duration,
+    /// A leader that does not get on for this long asks to be replaced (R17, R41).
+    pub stall_timeout: Duration,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        ReplicaConfig {
+            durability: Durability::Disk,
+            flush_interval: Duration::from_millis(500),
+            inflight_limit: 8 << 20,
+            read_size: 1 << 20,
+            pending_limit: 64 << 20,
+            retry_interval: Duration::from_millis(150),
+            lead_interval: Duration::from_millis(250),
+            quorum_timeout: Duration::from_secs(3),
+            stall_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a replica starts from: found on disk, or nothing at all.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Who it is.
+    pub me: ReplicaId,
+    /// This run of the process.
+    pub incarnation: Incarnation,
+    /// What it had promised.
+    pub state: DurableState,
+    /// Epochs of the log as recovered.
+    pub epochs: EpochIndex,
+    /// Producers of the log as recovered.
+    pub producers: ProducerTable,
+    /// A lower bound of the high watermark.
+    pub high_watermark: Offset,
+    /// Whether batches that were written may be gone: no clean shutdown and another boot of the machine (R34).
+    pub tail_lost: bool,
+}
+
+impl Loaded {
+    /// A replica that the register names and that has no data yet (R46).
+    pub fn empty(me: ReplicaId, incarnation: Incarnation, assignment: &Assignment) -> Loaded {
+        let first = LeaderEpoch::first(assignment.term);
+        // The leader's own first attempt must lie above its promise (R10).
+        let promise = if assignment.leader == me { LeaderEpoch::ZERO } else { first };
+        Loaded {
+            me,
+            incarnation,
+            state: DurableState { promise, assignment: None, nonvoter: false },
+            epochs: EpochIndex::default(),
+            producers: ProducerTable::default(),
+            high_watermark: Offset::ZERO,
+            tail_lost: false,
+        }
+    }
+}
+
+/// What others may see of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Whether it takes records.
+    pub active: bool,
+    /// Whether its log failed.
+    pub failed: bool,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ReplicaId>,
+    /// Lowest epoch it obeys; the epoch led where it is active.
+    pub epoch: LeaderEpoch,
+    /// End of what is known to be committed.
+    pub high_watermark: Offset,
+    /// End of its log.
+    pub log_end_offset: Offset,
+    /// Members of the set with the end of what they are known to hold; only where active.
+    pub members: Vec<(ReplicaId, Offset)>,
+    /// Whether the high watermark covers all that was ever committed: a leader's does once its marker is committed
+    /// (R31).
+    pub settled: bool,
+    /// When a follower last heard from its leader: bounds how old its high watermark is (R30).
+    pub heard: Option<Timestamp>,
+}
