@@ -315,6 +315,8 @@ async fn settled_end(
 fn log_error(error: &LogError) -> ApiError {
     match error {
         LogError::OutOfRange { requested, start, end } => out_of_range(*requested, *start, *end),
+        // Nothing is wrong with the log: it is being cut back to what its leader holds.
+        LogError::TruncatedWhileReading { .. } => gone(),
         error => {
             tracing::error!(error = error as &dyn std::error::Error, "reading for a consumer failed");
             replica_failed()
