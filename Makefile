@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify lint fix test sim model chaos bench soak image up down
+.PHONY: help verify lint fix test sim model mutants chaos chaos-failover bench soak image up down
 
 # make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
 SEEDS ?= 2000
@@ -14,6 +14,9 @@ FROM ?= 1
 # make soak SOAK_SECONDS=3600 SOAK_SEEDS=100000
 SOAK_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
+# make chaos-failover ROUNDS=3 REPORT=docs/reliability.md
+ROUNDS ?= 20
+REPORT ?=
 # make bench BENCH_SECONDS=60
 BENCH_SECONDS ?= 20
 
@@ -22,7 +25,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 IMAGE := holdfast:local
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 verify: ## only checks: formatting, lints, dependencies, licences, configuration files, documents
 	.ci/verify
@@ -30,6 +33,7 @@ verify: ## only checks: formatting, lints, dependencies, licences, configuration
 lint: ## formatting and lints alone
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p holdfast-sim --features mutants --all-targets --locked -- -D warnings
 
 fix: ## rewrites what formatting and clippy can mend
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -42,6 +46,7 @@ test: lint ## formatting, lints, all tests, and a zone kill on real processes
 		cargo test --workspace --locked --no-fail-fast --lib --bins --tests; \
 	fi
 	cargo test --workspace --locked --doc
+	cargo run --locked -p holdfast-sim --features mutants --bin holdfast-mutants -- --quick
 	cargo build --workspace --locked --bins
 	HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" tests/process/zone-kill
 
@@ -51,10 +56,17 @@ sim: ## simulated clusters with faults, a seed each: SEEDS, FROM, or SEED for on
 model: ## every schedule of a few small clusters, about a minute
 	cargo run --release --locked -p holdfast-sim -- --model
 
-chaos: ## on processes: 100 MB of real text while each zone dies, the cost of outages, no controllers at all
+mutants: ## rules left out one at a time, and which proof notices; fails where none does
+	cargo run --release --locked -p holdfast-sim --features mutants --bin holdfast-mutants
+
+chaos: ## on processes: 100 MB of real text while each zone dies, no controllers at all
 	for zone in a b c; do chaos/real-file --megabytes 100 --zone $$zone; done
-	chaos/failover
 	chaos/without-controllers
+
+chaos-failover: ## what every kind of outage costs, ROUNDS of each, in network namespaces (root); about 50 minutes
+	cargo build --release --locked -p holdfast-cli -p holdfast-chaos
+	$(TARGET_DIR)/release/holdfast-chaos --table --rounds $(ROUNDS) --binary $(TARGET_DIR)/release/holdfast \
+		$(if $(REPORT),--report $(REPORT))
 
 bench: ## throughput and latency on a fresh local cluster: BENCH_SECONDS
 	tests/process/bench $(BENCH_SECONDS)

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod black_hole;
 mod control_plane;
 mod failover;
+mod ledger;
+mod quorum_loss;
 mod records;
 mod shutdown;
 mod tls;
+mod upkeep;

@@ -1,6 +1,9 @@
 //! What the integration tests share: a cluster of three zones on ports that the system chooses, and waiting with a
 //! deadline that says what was missing.
 
+mod proxy;
+mod spare;
+
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +14,9 @@ use holdfast_core::ZoneId;
 use holdfast_core::metadata::{Durability, TopicSpec};
 use holdfast_proto::transport::Tls;
 use tempfile::TempDir;
+
+pub use proxy::StallProxy;
+pub use spare::SpareBroker;
 
 /// Deadline of everything that is waited for: generous, because a test never fails for a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,9 +38,32 @@ impl TestCluster {
 
     /// The same, speaking TLS.
     pub async fn start_with(tls: Option<Tls>) -> TestCluster {
+        TestCluster::start_as(|options| options.tls = tls).await
+    }
+
+    /// Three zones whose clients come through a proxy each. The proxies live as long as the runtime of the caller.
+    pub async fn start_behind_proxies() -> (TestCluster, Vec<StallProxy>) {
+        let mut proxies = Vec::new();
+        for _ in ZONES {
+            proxies.push(StallProxy::start().await);
+        }
+        let endpoints: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_owned()).collect();
+        let given = endpoints.clone();
+        let mut cluster = TestCluster::start_as(|options| options.client_endpoints = given).await;
+        for (proxy, listens_at) in proxies.iter().zip(&cluster.bootstrap) {
+            proxy.forward_to(listens_at);
+        }
+        cluster.bootstrap = endpoints;
+        (cluster, proxies)
+    }
+
+    /// The same with options of its own.
+    pub async fn start_as(set: impl FnOnce(&mut ClusterOptions)) -> TestCluster {
         holdfast_proto::transport::install_crypto_provider();
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let options = ClusterOptions { tls: tls.clone(), ..ClusterOptions::new("test", dir.path()) };
+        let mut options = ClusterOptions::new("test", dir.path());
+        set(&mut options);
+        let tls = options.tls.clone();
         let started = tokio::task::spawn_blocking(move || LocalCluster::start(options));
         let cluster = started.await.expect("no panic").expect("the cluster starts");
         let bootstrap = cluster.bootstrap();
@@ -49,6 +78,17 @@ impl TestCluster {
     /// Folder of a broker's partitions.
     pub fn partitions_dir(&self, zone: usize) -> std::path::PathBuf {
         self.dir.path().join(format!("broker-{}", ZONES[zone])).join("partitions")
+    }
+
+    /// Folder of everything that a broker keeps.
+    pub fn broker_dir(&self, zone: usize) -> std::path::PathBuf {
+        self.dir.path().join(format!("broker-{}", ZONES[zone]))
+    }
+
+    /// A further broker in a zone; its number has to be a new one.
+    pub async fn spare(&self, id: u32, zone: usize) -> SpareBroker {
+        let dir = self.dir.path().join(format!("spare-{id}"));
+        self.with(move |cluster| SpareBroker::start(id, ZONES[zone], dir, cluster.controllers())).await
     }
 
     /// A client that knows all brokers.

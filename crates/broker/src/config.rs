@@ -38,12 +38,20 @@ pub struct BrokerConfig {
     /// Default: 100ms.
     #[serde(default = "defaults::heartbeat_interval", with = "duration")]
     pub heartbeat_interval: Duration,
+    /// How long an orderly stop may wait until others lead what this broker leads. What it still leads then moves when the
+    /// controllers notice that it is gone. Keep it well below what stops the process by force. Default: 5s.
+    #[serde(default = "defaults::drain_timeout", with = "duration")]
+    pub drain_timeout: Duration,
     /// The largest record batch taken from a client. Default: 4MiB. Maximum: 16MiB.
     #[serde(default = "defaults::max_batch_size")]
     pub max_batch_size: ByteSize,
     /// Bytes of produce requests under way at once; more are refused with OVERLOADED. Default: 256MiB.
     #[serde(default = "defaults::max_inflight_produce")]
     pub max_inflight_produce: ByteSize,
+    /// Bytes of answers to fetch requests, from before they are read until they are sent; requests beyond wait, and
+    /// are refused with OVERLOADED where that takes too long. Default: 256MiB. Minimum: 32MiB.
+    #[serde(default = "defaults::max_inflight_fetch")]
+    pub max_inflight_fetch: ByteSize,
     /// Threads that run the partitions' rules and write their logs. 0: half of the cores, at least one. Default: 0.
     #[serde(default)]
     pub shards: usize,
@@ -81,7 +89,8 @@ pub struct ReplicationConfig {
     pub inflight_limit: ByteSize,
     /// Bytes queued for one other broker. What does not fit is dropped and sent again later. Default: 128MiB.
     pub peer_queue: ByteSize,
-    /// A leader that heard from no majority for this long refuses records with NOT_ENOUGH_REPLICAS. Default: 3s.
+    /// A leader that heard from no majority for this long refuses records with NOT_ENOUGH_REPLICAS, and answers those
+    /// that wait for their commit with NOT_ENOUGH_REPLICAS_AFTER_APPEND. Default: 3s.
     #[serde(with = "duration")]
     pub quorum_timeout: Duration,
     /// A leader that does not get on for this long asks the controllers for another. Default: 5s.
@@ -115,11 +124,19 @@ mod defaults {
         Duration::from_millis(100)
     }
 
+    pub(super) fn drain_timeout() -> Duration {
+        Duration::from_secs(5)
+    }
+
     pub(super) fn max_batch_size() -> ByteSize {
         ByteSize(4 << 20)
     }
 
     pub(super) fn max_inflight_produce() -> ByteSize {
+        ByteSize(256 << 20)
+    }
+
+    pub(super) fn max_inflight_fetch() -> ByteSize {
         ByteSize(256 << 20)
     }
 
@@ -148,8 +165,10 @@ impl BrokerConfig {
             peer_endpoint: None,
             controllers,
             heartbeat_interval: defaults::heartbeat_interval(),
+            drain_timeout: defaults::drain_timeout(),
             max_batch_size: defaults::max_batch_size(),
             max_inflight_produce: defaults::max_inflight_produce(),
+            max_inflight_fetch: defaults::max_inflight_fetch(),
             shards: 0,
             flush_threads: defaults::flush_threads(),
             log: LogConfig::default(),
@@ -194,6 +213,7 @@ impl BrokerConfig {
             self.max_inflight_produce.0 >= self.max_batch_size.0,
             "max-inflight-produce is below max-batch-size",
         );
+        check(self.max_inflight_fetch.0 >= 32 << 20, "max-inflight-fetch is below 32MiB");
         check((1..=64).contains(&self.flush_threads), "flush-threads is not within 1 to 64");
         check(self.shards <= 256, "shards is above 256");
         let replication = &self.replication;

@@ -10,14 +10,14 @@
 //!            partitions/<id>/   one folder per partition
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{BrokerId, DirId, PartitionId};
-use holdfast_log::{Fs, RealFs, atomic_write};
+use holdfast_log::{Fs, OpenMode, RealFs, atomic_write, create_dir_synced};
 use serde::{Deserialize, Serialize};
 
 const FORMAT: u32 = 1;
@@ -119,19 +119,37 @@ pub(crate) struct DataDir {
     /// Of this run.
     boot_id: String,
     fs: Arc<dyn Fs>,
-    _lock: File,
+    /// None where the files are in memory: nobody else can have them.
+    _lock: Option<fs::File>,
 }
 
 impl DataDir {
     /// Locks the folder, makes it if it is not there, and checks whose it is.
     pub(crate) fn open(path: &Path, cluster: &str, id: BrokerId) -> Result<DataDir, DataDirError> {
-        let fs: Arc<dyn Fs> = Arc::new(RealFs);
         fs::create_dir_all(path).map_err(io_error("creating", path))?;
         let lock = lock(path)?;
+        DataDir::load(Arc::new(RealFs), path, cluster, id, boot_id(), Some(lock))
+    }
+
+    /// On files in memory, in a boot of that name.
+    #[cfg(test)]
+    pub(crate) fn in_memory(fs: Arc<dyn Fs>, boot_id: &str) -> Result<DataDir, DataDirError> {
+        let path = Path::new("/data");
+        create_dir_synced(&*fs, path).map_err(io_error("creating", path))?;
+        DataDir::load(fs, path, "test", BrokerId(1), boot_id.to_owned(), None)
+    }
+
+    fn load(
+        fs: Arc<dyn Fs>,
+        path: &Path,
+        cluster: &str,
+        id: BrokerId,
+        boot_id: String,
+        lock: Option<fs::File>,
+    ) -> Result<DataDir, DataDirError> {
         let identity = identity(&*fs, path, cluster, id)?;
-        fs::create_dir_all(path.join("partitions")).map_err(io_error("creating", path))?;
-        let last: Option<LastRun> = read_json(&path.join("run.json"))?;
-        let boot_id = boot_id();
+        create_dir_synced(&*fs, &path.join("partitions")).map_err(io_error("creating", path))?;
+        let last: Option<LastRun> = read_json(&*fs, &path.join("run.json"))?;
         Ok(DataDir {
             path: path.to_owned(),
             dir: identity.dir,
@@ -172,8 +190,18 @@ impl DataDir {
         self.path.join(name)
     }
 
+    /// Content of one of the files directly in the folder; `None` where there is none.
+    pub(crate) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        read(&*self.fs, &self.file(name))
+    }
+
     pub(crate) fn partition(&self, id: PartitionId) -> PathBuf {
         self.path.join("partitions").join(id.to_string())
+    }
+
+    /// Whether the partition has a folder, as far as can be told.
+    pub(crate) fn may_hold(&self, id: PartitionId) -> bool {
+        self.fs.exists(&self.partition(id)).unwrap_or(true)
     }
 
     /// Partitions that have a folder.
@@ -197,7 +225,7 @@ impl DataDir {
         let path = self.partition(id);
         for number in 1..u32::MAX {
             let aside = self.path.join("partitions").join(format!("{id}.quarantine-{number}"));
-            if !aside.exists() {
+            if !self.fs.exists(&aside).map_err(io_error("looking for", &aside))? {
                 self.fs.rename(&path, &aside).map_err(io_error("putting aside", &path))?;
                 let parent = self.path.join("partitions");
                 self.fs.sync_dir(&parent).map_err(io_error("syncing", &parent))?;
@@ -217,7 +245,7 @@ impl DataDir {
     }
 }
 
-fn lock(path: &Path) -> Result<File, DataDirError> {
+fn lock(path: &Path) -> Result<fs::File, DataDirError> {
     let path_of_lock = path.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -241,7 +269,7 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 
 fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Identity, DataDirError> {
     let file = path.join("broker.json");
-    let Some(found) = read_json::<Identity>(&file)? else {
+    let Some(found) = read_json::<Identity>(fs, &file)? else {
         refuse_foreign(fs, path)?;
         let made = Identity {
             format: FORMAT,
@@ -280,12 +308,23 @@ fn refuse_foreign(fs: &dyn Fs, path: &Path) -> Result<(), DataDirError> {
     }
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, DataDirError> {
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| DataDirError::Damaged { path: path.to_owned(), problem: error.to_string() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+fn read(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs.open(path, OpenMode::Existing) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    Ok(Some(file.read_bytes(0, len)?.to_vec()))
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(fs: &dyn Fs, path: &Path) -> Result<Option<T>, DataDirError> {
+    let damaged = |error: serde_json::Error| DataDirError::Damaged {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
+    match read(fs, path) {
+        Ok(bytes) => bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose(),
         Err(error) => Err(io_error("reading", path)(error)),
     }
 }

@@ -9,7 +9,8 @@ use holdfast_core::{ControllerId, ErrorCode};
 use holdfast_proto::ApiError;
 use holdfast_proto::convert::metadata::report_to_wire;
 use holdfast_proto::internal::v1::{HeartbeatRequest, HeartbeatResponse};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::controllers::{Controller, ControllerView};
 use crate::fatal::Fatal;
@@ -21,6 +22,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// After so many heartbeats what still waits for the controllers is told again.
 const REMIND_AFTER: u64 = 20;
 
+/// After so many heartbeats everything is told again: a controller that was behind may have had no use for it yet.
+const REPEAT_AFTER: u64 = 600;
+
+/// Reports of so long a moment go in one heartbeat: a failover moves many partitions at once.
+const TOGETHER: Duration = Duration::from_millis(2);
+
 /// What every heartbeat says.
 #[derive(Clone)]
 pub(crate) struct HeartbeatContext {
@@ -28,6 +35,8 @@ pub(crate) struct HeartbeatContext {
     pub(crate) registration: BrokerRegistration,
     pub(crate) interval: Duration,
     pub(crate) reports: Reports,
+    /// Whether this broker is about to stop; said at once when it changes.
+    pub(crate) draining: watch::Receiver<bool>,
     /// Set where a controller refuses this broker for good: the process has to end.
     pub(crate) fatal: Fatal,
 }
@@ -79,10 +88,12 @@ fn refuse(context: &HeartbeatContext, controller: &Controller, refusal: &str) {
 fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest> + Send + 'static {
     let mut ticks = tokio::time::interval(context.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let news = context.reports.news();
     futures::stream::unfold(
-        (context, ticks, 0, 1),
-        |(context, mut ticks, seen, number): (_, _, _, u64)| async move {
-            ticks.tick().await;
+        (context, ticks, news, 0, 1),
+        |(mut context, mut ticks, mut news, seen, number): (HeartbeatContext, _, _, _, u64)| async move {
+            next_beat(&mut ticks, &mut context.draining, &mut news).await;
+            let seen = if number % REPEAT_AFTER == 0 { 0 } else { seen };
             let (mut reports, seen) = context.reports.since(seen);
             if number % REMIND_AFTER == 0 {
                 reports.extend(context.reports.unsettled());
@@ -97,8 +108,35 @@ fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest>
                 client_endpoint: registration.client_endpoint.clone(),
                 peer_endpoint: registration.peer_endpoint.clone(),
                 reports: reports.iter().map(|(report, complete)| report_to_wire(report, *complete)).collect(),
+                draining: *context.draining.borrow(),
             };
-            Some((request, (context, ticks, seen, number + 1)))
+            Some((request, (context, ticks, news, seen, number + 1)))
         },
     )
+}
+
+/// Waits for the next tick, or for something that is to be said at once. Reports are: the controllers' ledgers time
+/// failovers by them.
+async fn next_beat(
+    ticks: &mut Interval,
+    draining: &mut watch::Receiver<bool>,
+    news: &mut watch::Receiver<u64>,
+) {
+    let reported = async {
+        if news.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(TOGETHER).await;
+    };
+    let changed = async {
+        if draining.changed().await.is_err() {
+            // Nobody can change it any more.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = ticks.tick() => {}
+        () = changed => {}
+        () = reported => {}
+    }
 }

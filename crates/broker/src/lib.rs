@@ -20,6 +20,7 @@ mod controllers;
 mod data_dir;
 mod fatal;
 mod flusher;
+mod handover;
 mod heartbeat;
 mod metadata;
 mod partition;

@@ -2,11 +2,10 @@
 //! controllers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::metadata::{ClusterMap, MapError, Update};
+use holdfast_core::metadata::{ClusterMap, MapError, Partition, Update};
 use holdfast_core::replication::Assignment;
 use holdfast_core::{PartitionId, ReplicaId, TopicId};
 use holdfast_log::atomic_write;
@@ -45,15 +44,14 @@ pub(crate) struct MapHolder {
 impl MapHolder {
     /// Begins with the map that the last run saved, if it can be read.
     pub(crate) fn load(dir: &DataDir) -> MapHolder {
-        let map = match std::fs::read(dir.file("metadata-map")) {
-            Ok(bytes) => decode(&bytes).unwrap_or_else(|problem| {
+        let map = match dir.read("metadata-map") {
+            Ok(None) => ClusterMap::default(),
+            Ok(Some(bytes)) => decode(&bytes).unwrap_or_else(|problem| {
                 tracing::error!(problem, "saved metadata map is damaged: waiting for a controller instead");
                 ClusterMap::default()
             }),
             Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::error!(%error, "saved metadata map cannot be read: waiting for a controller instead");
-                }
+                tracing::error!(%error, "saved metadata map cannot be read: waiting for a controller instead");
                 ClusterMap::default()
             }
         };
@@ -120,8 +118,12 @@ async fn watch_once(cluster: &str, controller: &Controller, holder: &MapHolder) 
     Ok(())
 }
 
-/// Writes every map to disk, the latest where they come faster; ends with the runtime.
-pub(crate) async fn save(dir: Arc<DataDir>, mut maps: watch::Receiver<Arc<ClusterMap>>) {
+/// Writes every map to disk, the latest where they come faster, and says which; ends with the runtime.
+pub(crate) async fn save(
+    dir: Arc<DataDir>,
+    mut maps: watch::Receiver<Arc<ClusterMap>>,
+    saved_index: watch::Sender<u64>,
+) {
     // The first one too: it may have come before anybody watched.
     maps.mark_changed();
     while maps.changed().await.is_ok() {
@@ -129,12 +131,16 @@ pub(crate) async fn save(dir: Arc<DataDir>, mut maps: watch::Receiver<Arc<Cluste
         if map.index() == 0 {
             continue; // nothing is known yet: what is on disk stays
         }
-        let dir = Arc::clone(&dir);
+        let (dir, index) = (Arc::clone(&dir), map.index());
         let saved = tokio::task::spawn_blocking(move || {
             atomic_write(&*dir.fs(), &dir.file("metadata-map"), &encode(&map))
         });
-        if let Ok(Err(error)) = saved.await {
-            tracing::error!(%error, "saving the metadata map failed: a start without controllers would use an older one");
+        match saved.await {
+            Ok(Ok(())) => _ = saved_index.send_replace(index),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "saving the metadata map failed: a start without controllers would use an older one");
+            }
+            Err(_) => {} // the runtime ends
         }
     }
 }
@@ -143,21 +149,27 @@ pub(crate) async fn save(dir: Arc<DataDir>, mut maps: watch::Receiver<Arc<Cluste
 pub(crate) async fn assign(
     me: ReplicaId,
     mut maps: watch::Receiver<Arc<ClusterMap>>,
+    mut saved_index: watch::Receiver<u64>,
     shards: ShardSenders,
     dir: Arc<DataDir>,
     partitions: Partitions,
     states: StateStore,
 ) {
     let mut told: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    let mut moved: BTreeMap<PartitionId, Partition> = BTreeMap::new();
     let mut deleted: BTreeSet<TopicId> = BTreeSet::new();
     loop {
         let map = Arc::clone(&maps.borrow_and_update());
-        for partition in map.partitions().filter(|partition| partition.register.names(me)) {
+        for partition in map.partitions() {
             let Some(topic) = map.topic(partition.id.topic) else { continue };
-            if told.get(&partition.id) == Some(&partition.version) {
+            if told.insert(partition.id, partition.version) == Some(partition.version) {
                 continue;
             }
-            told.insert(partition.id, partition.version);
+            if !partition.register.names(me) {
+                moved.insert(partition.id, partition.clone());
+                continue;
+            }
+            moved.remove(&partition.id);
             let command = Command::Assign {
                 partition: partition.id,
                 durability: topic.spec.durability,
@@ -167,12 +179,27 @@ pub(crate) async fn assign(
                 return;
             }
         }
+        told.retain(|&id, _| map.partition(id).is_some());
+        // R46: not before the map that names others only is on disk. A start from an older one would make the replica
+        // anew, without what this one promised.
+        let saved = *saved_index.borrow_and_update();
+        for partition in moved.extract_if(.., |_, partition| partition.version <= saved) {
+            // Nothing happens where there is no replica of it.
+            let command = Command::DeleteReplica(partition.0, partition.1.register.term);
+            if shards.of(partition.0).send(command).await.is_err() {
+                return;
+            }
+        }
         for topic in map.topics().filter(|topic| topic.deleted) {
             if deleted.insert(topic.id) {
                 delete(topic.id, &shards, &dir, &partitions, &states).await;
             }
         }
-        if maps.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = maps.changed() => changed,
+            changed = saved_index.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

@@ -159,7 +159,8 @@ impl PeerQueue {
     }
 }
 
-fn size_of(envelope: &Envelope) -> usize {
+/// What a message takes in memory, about.
+pub(crate) fn size_of(envelope: &Envelope) -> usize {
     let batches = match &envelope.message {
         Message::Data { batches, .. } => batches.iter().map(|batch| batch.bytes().len()).sum(),
         _ => 0,

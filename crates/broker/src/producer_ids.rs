@@ -69,7 +69,7 @@ pub(crate) struct ProducerIds {
 impl ProducerIds {
     /// Goes on with what the last run left. A file that cannot be read only costs the ids in it.
     pub(crate) fn load(dir: Arc<DataDir>, controllers: Controllers) -> ProducerIds {
-        let stock = std::fs::read(dir.file("producer-ids.json")).ok();
+        let stock = dir.read("producer-ids.json").ok().flatten();
         let stock = stock.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let state = Mutex::new(State { reserve: 0..0, stock });
         ProducerIds { dir, controllers, state, low: Notify::new() }

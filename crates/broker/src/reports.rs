@@ -1,17 +1,21 @@
 //! What leaders have to tell the controllers: the latest of each partition, told to every controller once on each
-//! stream. That a change of members is complete is told again and again until the register says so too (R3): no further
-//! change is possible before, and a controller forgets what it could not act upon in time.
+//! stream. So it must be what is, never what was: a leader that got stuck and goes on again says both. What asks for
+//! something, a successor for a leader that is stuck (R41) or a note that a change of members is complete (R3), is told
+//! again and again as long as it holds: a controller forgets what it could not act upon in time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_core::metadata::{LeaderReport, LeaderState};
 use holdfast_core::{PartitionId, Term};
+use tokio::sync::watch;
 
 /// Where `Action::Report` goes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reports {
     latest: Arc<Mutex<ReportLog>>,
+    /// Changes with every report.
+    news: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +33,12 @@ impl Reports {
         let known = log.reports.get(&report.partition);
         let stands = known.is_some_and(|(_, known, complete)| known.term == report.term && *complete);
         log.reports.insert(report.partition, (version, report, complete || stands));
+        self.news.send_replace(version);
+    }
+
+    /// Changes when there is something to tell.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// The register of `term` names no members that are being left: there is nothing to complete any more.
@@ -45,21 +55,19 @@ impl Reports {
         self.lock().reports.remove(&partition);
     }
 
-    /// Changes that are complete and that no register has noted. A leader that is stuck speaks up by itself.
+    /// Leaders that are stuck, and changes that are complete and that no register has noted.
     pub(crate) fn unsettled(&self) -> Vec<(LeaderReport, bool)> {
         let log = self.lock();
-        let unsettled = log
-            .reports
-            .values()
-            .filter(|(_, report, complete)| *complete && report.state != LeaderState::Stalled);
-        unsettled.map(|&(_, report, complete)| (report, complete)).collect()
+        let asks = |report: &LeaderReport, complete: bool| complete || report.state == LeaderState::Stalled;
+        let unsettled = log.reports.values().filter(|(_, report, complete)| asks(report, *complete));
+        unsettled.map(|(_, report, complete)| (report.clone(), *complete)).collect()
     }
 
     /// Reports that are newer than `seen`, and the version to ask with next time.
     pub(crate) fn since(&self, seen: u64) -> (Vec<(LeaderReport, bool)>, u64) {
         let log = self.lock();
         let newer = log.reports.values().filter(|(version, ..)| *version > seen);
-        (newer.map(|&(_, report, complete)| (report, complete)).collect(), log.version)
+        (newer.map(|(_, report, complete)| (report.clone(), *complete)).collect(), log.version)
     }
 
     fn lock(&self) -> MutexGuard<'_, ReportLog> {
@@ -76,8 +84,14 @@ mod tests {
     #[test]
     fn a_complete_change_is_told_until_the_register_has_noted_it() {
         let partition = PartitionId { topic: TopicId(1), index: 0 };
-        let report =
-            |term, state| LeaderReport { partition, term: Term(term), state, log_end_offset: Offset(1) };
+        let report = |term, state| LeaderReport {
+            partition,
+            term: Term(term),
+            state,
+            log_end_offset: Offset(1),
+            writable: true,
+            in_sync: Vec::new(),
+        };
         let reports = Reports::default();
         reports.put(report(3, LeaderState::Active), true);
         let (told, seen) = reports.since(0);
@@ -87,13 +101,23 @@ mod tests {
         // A later report of the term does not hide it; one of the next term does.
         reports.put(report(3, LeaderState::Stalled), false);
         assert_eq!(reports.since(seen).0, [(report(3, LeaderState::Stalled), true)]);
+        assert_eq!(reports.unsettled().len(), 1, "a stuck leader waits for its successor");
         reports.put(report(3, LeaderState::Active), false);
+        assert_eq!(
+            reports.since(0).0,
+            [(report(3, LeaderState::Active), true)],
+            "a new stream hears what is"
+        );
         reports.settled(partition, Term(2));
         assert_eq!(reports.unsettled().len(), 1, "an earlier register says nothing");
         reports.settled(partition, Term(3));
         assert!(reports.unsettled().is_empty());
         reports.put(report(4, LeaderState::Fencing), false);
         assert_eq!(reports.since(seen).0, [(report(4, LeaderState::Fencing), false)]);
+        reports.put(report(4, LeaderState::Stalled), false);
+        assert_eq!(reports.unsettled().len(), 1);
+        reports.put(report(4, LeaderState::Active), false);
+        assert!(reports.unsettled().is_empty());
         reports.forget(partition);
         assert!(reports.since(0).0.is_empty());
     }

@@ -16,12 +16,15 @@ use holdfast_proto::transport::{
 use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
 use holdfast_proto::v1::fetch_service_server::FetchServiceServer;
 use holdfast_proto::v1::offset_service_server::OffsetServiceServer;
+use holdfast_proto::v1::partition_service_server::PartitionServiceServer;
 use holdfast_proto::v1::produce_service_server::ProduceServiceServer;
 use holdfast_proto::v1::topic_service_server::TopicServiceServer;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
@@ -29,14 +32,20 @@ use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::fatal::Fatal;
 use crate::flusher::Flusher;
+use crate::handover::Handover;
 use crate::heartbeat::{self, HeartbeatContext};
 use crate::metadata::{self, MapHolder};
 use crate::partition::{Command, Partitions, Shard, ShardContext, ShardSenders, shard_queue};
 use crate::peers::{PeerContext, Peers};
 use crate::producer_ids::ProducerIds;
 use crate::reports::Reports;
-use crate::service::{Channels, ClusterApi, FetchApi, ProduceApi, ReplicationApi, ServiceContext, TopicApi};
+use crate::service::{
+    Channels, ClusterApi, FetchApi, PartitionApi, ProduceApi, ReplicationApi, Room, ServiceContext, TopicApi,
+    hold_until_sent,
+};
 use crate::state_store::{StateStore, StateStoreError, StoredReplica};
+
+type HoldRoom = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// How long calls under way may take to end in an orderly stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -89,6 +98,7 @@ pub struct Broker {
     serving: CancellationToken,
     killed: CancellationToken,
     servers: Vec<tokio::task::JoinHandle<()>>,
+    handover: Handover,
 }
 
 impl Broker {
@@ -110,7 +120,6 @@ impl Broker {
         let dir = Arc::new(DataDir::open(&config.data_dir, &cluster, config.id)?);
         let fatal = Fatal::new();
         let opened = StateStore::open(&dir, &fatal)?;
-        dir.begin_run()?;
         let controllers = Controllers::new(&config.controllers, tls.as_ref())?;
         let flusher = Flusher::start(&dir, config.flush_threads, &fatal)?;
         let map = MapHolder::load(&dir);
@@ -136,7 +145,7 @@ impl Broker {
             controllers,
         };
         match parts.launch(queues, opened.stored, listeners).await {
-            Ok((serving, servers, health)) => {
+            Ok(Launched { serving, servers, health, handover }) => {
                 let state_writer = opened.thread;
                 let Parts { shards, flusher, states, dir, killed, fatal, .. } = parts;
                 Ok(Broker {
@@ -150,6 +159,7 @@ impl Broker {
                     serving,
                     killed,
                     servers,
+                    handover,
                 })
             }
             Err(error) => {
@@ -167,8 +177,10 @@ impl Broker {
         self.fatal.wait().await
     }
 
-    /// Ends in order: no new calls, what is under way is answered, everything is flushed.
+    /// Ends in order: others take over what is led here, no new calls, what is under way is answered, everything is
+    /// flushed.
     pub async fn shutdown(self) {
+        self.handover.run().await;
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.serving.cancel();
         let ends: Vec<_> = self.servers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
@@ -194,6 +206,14 @@ impl Broker {
         }
         self.killed.cancel();
     }
+}
+
+/// What runs once a broker was started.
+struct Launched {
+    serving: CancellationToken,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    health: HealthReporter,
+    handover: Handover,
 }
 
 /// Everything that the parts of a broker share.
@@ -225,13 +245,15 @@ impl Parts {
         queues: Vec<mpsc::Receiver<Command>>,
         stored: BTreeMap<PartitionId, StoredReplica>,
         listeners: Listeners,
-    ) -> Result<(CancellationToken, Vec<tokio::task::JoinHandle<()>>, HealthReporter), BrokerError> {
+    ) -> Result<Launched, BrokerError> {
         self.end_with_runtimes();
         self.start_shards(queues, stored)?;
         let serving = CancellationToken::new();
-        let (servers, health) = self.start_servers(listeners, &serving).await?;
-        self.start_control();
-        Ok((serving, servers, health))
+        let context = self.service_context(&serving);
+        let (servers, health) = self.start_servers(listeners, &serving, &context).await?;
+        let (draining, says_draining) = watch::channel(false);
+        self.start_control(&says_draining);
+        Ok(Launched { serving, servers, health, handover: Handover::new(self.me, context, draining) })
     }
 
     /// Threads of our own end with either runtime, without a word, as they would with the process.
@@ -286,7 +308,7 @@ impl Parts {
         Ok(())
     }
 
-    fn start_control(&self) {
+    fn start_control(&self, draining: &watch::Receiver<bool>) {
         let heartbeats = HeartbeatContext {
             cluster: self.cluster.clone(),
             registration: BrokerRegistration {
@@ -299,6 +321,7 @@ impl Parts {
             },
             interval: self.config.heartbeat_interval,
             reports: self.reports.clone(),
+            draining: draining.clone(),
             fatal: self.fatal.clone(),
         };
         for controller in self.controllers.iter() {
@@ -311,10 +334,13 @@ impl Parts {
         }
         let producer_ids = Arc::clone(&self.producer_ids);
         tokio::spawn(async move { producer_ids.keep_filled().await });
-        tokio::spawn(metadata::save(Arc::clone(&self.dir), self.map.subscribe()));
+        // What was loaded is what is on disk.
+        let (saved, saved_index) = watch::channel(self.map.current().index());
+        tokio::spawn(metadata::save(Arc::clone(&self.dir), self.map.subscribe(), saved));
         tokio::spawn(metadata::assign(
             self.me,
             self.map.subscribe(),
+            saved_index,
             self.shards.clone(),
             Arc::clone(&self.dir),
             self.partitions.clone(),
@@ -322,12 +348,8 @@ impl Parts {
         ));
     }
 
-    async fn start_servers(
-        &self,
-        listeners: Listeners,
-        serving: &CancellationToken,
-    ) -> Result<(Vec<tokio::task::JoinHandle<()>>, HealthReporter), BrokerError> {
-        let context = Arc::new(ServiceContext {
+    fn service_context(&self, serving: &CancellationToken) -> Arc<ServiceContext> {
+        Arc::new(ServiceContext {
             cluster: self.cluster.clone(),
             broker: self.me.broker,
             zone: self.config.zone.clone(),
@@ -343,39 +365,52 @@ impl Parts {
                     .unwrap_or(usize::MAX)
                     .min(Semaphore::MAX_PERMITS),
             )),
+            fetch_room: Room::new(self.config.max_inflight_fetch.0),
             channels: Channels::default(),
             producer_ids: Arc::clone(&self.producer_ids),
             ending: serving.clone(),
-        });
+        })
+    }
+
+    async fn start_servers(
+        &self,
+        listeners: Listeners,
+        serving: &CancellationToken,
+        context: &Arc<ServiceContext>,
+    ) -> Result<(Vec<tokio::task::JoinHandle<()>>, HealthReporter), BrokerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(holdfast_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let fetch = FetchApi { context: Arc::clone(&context) };
-        let produce = limited(ProduceServiceServer::new(ProduceApi::new(Arc::clone(&context))));
+        let fetch = FetchApi { context: Arc::clone(context) };
+        let produce = limited(ProduceServiceServer::new(ProduceApi::new(Arc::clone(context))));
         let fetching = FetchServiceServer::new(fetch.clone())
             .max_decoding_message_size(MAX_CLIENT_MESSAGE)
             .max_encoding_message_size(MAX_CLIENT_MESSAGE);
         let offsets = OffsetServiceServer::new(fetch);
-        let cluster = ClusterServiceServer::new(ClusterApi { context: Arc::clone(&context) });
+        let cluster = ClusterServiceServer::new(ClusterApi { context: Arc::clone(context) });
+        let held = MapResponseLayer::new(hold_until_sent as HoldRoom);
         let clients = server(Link::Client)
+            .layer(held.clone())
             .add_service(health_service.clone())
             .add_service(reflection)
-            .add_service(TopicServiceServer::new(TopicApi { context: Arc::clone(&context) }))
+            .add_service(PartitionServiceServer::new(PartitionApi { context: Arc::clone(context) }))
+            .add_service(TopicServiceServer::new(TopicApi { context: Arc::clone(context) }))
             .add_service(produce.clone())
             .add_service(fetching.clone())
             .add_service(offsets.clone())
             .add_service(cluster.clone());
         // Other brokers forward to the leader here.
         let peers = server(Link::Peer)
+            .layer(held)
             .add_service(health_service)
             .add_service(produce)
             .add_service(fetching)
             .add_service(offsets)
             .add_service(cluster)
             .add_service(
-                ReplicationServiceServer::new(ReplicationApi { context })
+                ReplicationServiceServer::new(ReplicationApi { context: Arc::clone(context) })
                     .max_decoding_message_size(MAX_PEER_MESSAGE)
                     .max_encoding_message_size(MAX_PEER_MESSAGE),
             );

@@ -14,7 +14,7 @@ use holdfast_core::{Offset, PartitionId};
 use holdfast_log::{Journal, JournalError};
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::fatal::Fatal;
 use crate::partition::{Command, ShardSender};
 
@@ -29,6 +29,9 @@ pub enum StateStoreError {
     /// The file.
     #[error("the journal of replica states")]
     Journal(#[from] JournalError),
+    /// The note that a run began.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The thread that writes it.
     #[error("starting the thread of the journal of replica states")]
     Thread(#[source] std::io::Error),
@@ -41,6 +44,14 @@ pub(crate) struct Checkpoint {
     pub(crate) high_watermark: Offset,
     /// Of the end of what is flushed.
     pub(crate) durable_end: Offset,
+}
+
+impl Checkpoint {
+    /// The same bounds of a log that ends at `end`.
+    pub(crate) fn at_most(self, end: Offset) -> Checkpoint {
+        let Checkpoint { high_watermark, durable_end } = self;
+        Checkpoint { high_watermark: high_watermark.min(end), durable_end: durable_end.min(end) }
+    }
 }
 
 /// What is on disk about one partition.
@@ -102,7 +113,7 @@ pub(crate) struct StateStore {
 }
 
 impl StateStore {
-    /// Opens the journal and starts its thread.
+    /// Opens the journal, notes that a run has begun, and starts the journal's thread.
     ///
     /// When a write or flush fails, promises can no longer be kept: that is fatal.
     pub(crate) fn open(dir: &Arc<DataDir>, fatal: &Fatal) -> Result<Opened, StateStoreError> {
@@ -115,6 +126,7 @@ impl StateStore {
         if dir.tail_lost() {
             mark_tails_lost(&mut journal, &mut stored)?;
         }
+        dir.begin_run()?;
         let queue = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
         let store = StateStore { queue: Arc::clone(&queue) };
         let mut writer = Writer { journal, stored: stored.clone(), _dir: Arc::clone(dir) };
@@ -282,3 +294,6 @@ fn encode(frame: &Frame) -> Vec<u8> {
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

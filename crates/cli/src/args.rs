@@ -76,6 +76,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Create, list, describe and delete topics.
     Topic(TopicArgs),
+    /// Move replicas and leaders of single partitions.
+    Partition(PartitionArgs),
     /// Send records: one per line of standard input.
     Produce(ProduceArgs),
     /// Read records to standard output.
@@ -86,6 +88,8 @@ pub enum Command {
     Zone(ZoneArgs),
     /// Measure.
     Bench(BenchArgs),
+    /// Judge a history of what clients did and saw.
+    Verify(VerifyArgs),
     /// Ask one process whether it serves; what container health checks call.
     Health(HealthArgs),
     /// Print the version.
@@ -112,7 +116,7 @@ pub struct ProcessArgs {
 #[command(
     after_help = "A script kills and heals zones by time: --script 'kill:b@5s,heal:b@15s'. With a script or \
 --format json there is no screen, and the last line of stdout is one JSON object. Exit code 0 only if nothing \
-acknowledged was lost or duplicated."
+acknowledged was lost, and the checker found nothing else either."
 )]
 pub struct DemoArgs {
     /// What happens when: kill:ZONE@TIME and heal:ZONE@TIME, separated by commas. Zones are a, b and c.
@@ -130,6 +134,10 @@ pub struct DemoArgs {
     /// Where the zones keep their files. Default: a temporary folder, removed at the end.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Keep the history of the run in this file, for `holdfast verify`: about 250 bytes a record. Default: it is judged
+    /// while it happens and kept nowhere.
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 /// `topic`.
@@ -182,6 +190,72 @@ pub struct TopicCreateArgs {
     /// Succeed if a topic of that name exists already.
     #[arg(long)]
     pub if_not_exists: bool,
+}
+
+/// `partition`.
+#[derive(Debug, Args)]
+pub struct PartitionArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PartitionCommand,
+}
+
+/// What to do with a partition.
+#[derive(Debug, Subcommand)]
+pub enum PartitionCommand {
+    /// Move the replicas to other brokers. The new ones catch up before the old ones go.
+    Move(PartitionMoveArgs),
+    /// Call a move of replicas off.
+    Cancel {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// Have a broker lead. It goes home again by itself, to the first broker of the replicas.
+    Lead {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// A live broker that has a replica.
+        broker: u32,
+    },
+    /// Bring a partition back whose replicas cannot come back clean. Acknowledged records may be lost.
+    Recover(PartitionRecoverArgs),
+}
+
+/// Flags of `partition move`.
+#[derive(Debug, Args)]
+pub struct PartitionMoveArgs {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Brokers of all replicas from then on; the first is where the leader is at home.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "BROKERS")]
+    pub to: Vec<u32>,
+    /// Wait until it has moved, up to --timeout.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Flags of `partition recover`.
+#[derive(Debug, Args)]
+pub struct PartitionRecoverArgs {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Count replicas that may have forgotten what they acknowledged.
+    #[arg(long, required = true)]
+    pub unclean: bool,
+    /// Who is to lead. Default: the first live broker of the replicas.
+    #[arg(long, value_name = "BROKER")]
+    pub leader: Option<u32>,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What an acknowledgement means.
@@ -281,6 +355,21 @@ pub struct ClusterArgs {
 pub enum ClusterCommand {
     /// Say what loss the cluster survives now, and show zones, brokers and controllers.
     Status,
+    /// Show what befell it: failovers with the time that each step took, moves, elections; newest first.
+    Events(EventsArgs),
+}
+
+/// Flags of `cluster events`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Times are those of the controller that saw most. DETECT runs from the moment that the broker's \
+streams broke, or that it was last heard; each further column from the one before; TOTAL until the slowest partition \
+was writable. A dash: not seen. --format json has every partition."
+)]
+pub struct EventsArgs {
+    /// Show this many.
+    #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
 }
 
 /// `zone`.
@@ -369,6 +458,18 @@ pub struct BenchProbeArgs {
     pub interval: Duration,
 }
 
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 0 if the history is valid, 1 if a promise was broken, 3 if not everything was read back \
+so that nobody can tell, 65 if the file is no history or contradicts itself."
+)]
+pub struct VerifyArgs {
+    /// JSON lines, as `demo --history` and the chaos runs write them.
+    #[arg(value_name = "HISTORY")]
+    pub history: PathBuf,
+}
+
 /// Flags of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
@@ -411,15 +512,22 @@ mod tests {
             "holdfast topic delete orders --yes",
             "holdfast produce orders --file lines --key-separator : -z zstd --delivery-timeout 30s --print-offsets",
             "holdfast consume orders -o @-1h",
+            "holdfast partition move orders 0 --to 1,5,3 --wait",
+            "holdfast partition cancel orders 0",
+            "holdfast partition lead orders 0 5",
+            "holdfast partition recover orders 0 --unclean --leader 2 --yes",
             "holdfast cluster status",
+            "holdfast cluster events --limit 5 --format json",
             "holdfast zone status",
             "holdfast zone status zone-b",
             "holdfast bench produce orders --clients 2 --record 100 --duration 5s --rate 1000 --buffer 1000000",
+            "holdfast verify history.jsonl --format json",
             "holdfast health 127.0.0.1:7070",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
         assert!(parse("holdfast topic describe").is_err());
+        assert!(parse("holdfast partition recover orders 0 --yes").is_err(), "--unclean is said by name");
         assert!(parse("holdfast version --tls-certificate c.pem").is_err());
     }
 }

@@ -89,6 +89,9 @@ impl std::error::Error for CliError {}
 fn advice(code: ErrorCode) -> (u8, &'static str) {
     match code {
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => (DATA, "see `holdfast topic ls`"),
+        ErrorCode::ConflictingChange => {
+            (RETRY, "look at its state again, with `holdfast topic describe`, and repeat")
+        }
         ErrorCode::TopicExists => (DATA, "choose another name, or see `holdfast topic describe`"),
         ErrorCode::PlacementImpossible => {
             (DATA, "see `holdfast cluster status` for the zones that are up; `--waive-zones` accepts fewer")
@@ -104,7 +107,7 @@ fn advice(code: ErrorCode) -> (u8, &'static str) {
         }
         ErrorCode::WrongCluster => (DENIED, "check `--bootstrap` and the cluster's name"),
         ErrorCode::Unavailable => (UNREACHABLE, "check `--bootstrap`, and that the brokers run"),
-        ErrorCode::LeaderLost | ErrorCode::DeadlineExceeded => {
+        ErrorCode::LeaderLost | ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::DeadlineExceeded => {
             (SOFTWARE, "the outcome is unknown: read the topic before sending again")
         }
         ErrorCode::NotLeader

@@ -20,6 +20,12 @@ use clap::error::ErrorKind;
 use args::{Arguments, Command};
 use exit::CliError;
 
+// Whoever may leave out rules on purpose is no product: that feature is for `make mutants` alone (docs/testing.md).
+const _: () = assert!(
+    !holdfast_core::mutants::CAN_BREAK,
+    "holdfast-core has its feature `mutants`, which is for holdfast-sim only: build holdfast without it"
+);
+
 /// Parses the arguments, runs the command, and says how it went.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     holdfast_proto::transport::install_crypto_provider();
@@ -73,11 +79,13 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Broker(args) => commands::broker::run(&args),
         Command::Demo(args) => commands::demo::run(&global, &args),
         Command::Topic(args) => commands::with_runtime(commands::topic::run(&global, args.command)),
+        Command::Partition(args) => commands::with_runtime(commands::partition::run(&global, args.command)),
         Command::Produce(args) => commands::with_runtime(commands::produce::run(&global, args)),
         Command::Consume(args) => commands::with_runtime(commands::consume::run(&global, args)),
         Command::Cluster(args) => commands::with_runtime(commands::cluster::run(&global, args.command)),
         Command::Zone(args) => commands::with_runtime(commands::zone::run(&global, args.command)),
         Command::Bench(args) => commands::with_runtime(commands::bench::run(&global, args.command)),
+        Command::Verify(args) => commands::verify::run(&global, &args),
         Command::Health(args) => commands::with_runtime(commands::health::run(&global, args)),
         Command::Version => commands::version::run(&global),
     }

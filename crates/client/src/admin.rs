@@ -37,6 +37,8 @@ impl Client {
             replication: spec.replication,
             durability: durability_to_wire(spec.durability).into(),
             zone_waiver: spec.zone_waiver,
+            // The same in every attempt: one of which no answer came may have created it.
+            topic_id: TopicId(rand::random()).to_bytes().to_vec().into(),
         };
         let called = self
             .call(None, |node, limit| {
@@ -44,24 +46,10 @@ impl Client {
                 async move { node.topics().create_topic(request).await }
             })
             .await;
-        let id = match called {
-            Called { result: Ok(answer), .. } => TopicId::from_bytes(&answer.topic_id)
-                .ok_or_else(|| ApiError::new(ErrorCode::Internal, "a broker sent a bad topic id"))?,
-            // An earlier attempt of ours may be what made it.
-            Called { result: Err(error), unresolved: true } if error.code == ErrorCode::TopicExists => {
-                self.own_topic(name, &spec).await.ok_or(error)?
-            }
-            Called { result: Err(error), .. } => return Err(error),
-        };
+        let id = TopicId::from_bytes(&called.result?.topic_id)
+            .ok_or_else(|| ApiError::new(ErrorCode::Internal, "a broker sent a bad topic id"))?;
         self.wait_for_map(|map| map.topic(id).is_some()).await;
         Ok(id)
-    }
-
-    /// The topic of that name, if it is what was asked for.
-    async fn own_topic(&self, name: &str, spec: &TopicSpec) -> Option<TopicId> {
-        self.wait_for_map(|map| map.topic_named(name).is_some()).await;
-        let map = self.map();
-        map.topic_named(name).filter(|topic| topic.spec == *spec).map(|topic| topic.id)
     }
 
     /// Deletes a topic and its records, and waits until this client's map says so.
@@ -116,6 +104,18 @@ impl Client {
             async move { node.cluster().describe_partitions(request).await }
         });
         called.await.result.map(|answer| answer.partitions)
+    }
+
+    /// What befell the cluster lately, newest first, as the controllers that can be reached have recorded it; up to
+    /// `limit` events, of at most 1000.
+    ///
+    /// # Errors
+    /// Where no broker answers in time. That no controller did is no error: the answer names those that did.
+    pub async fn list_events(&self, limit: u32) -> Result<v1::ListEventsResponse, ApiError> {
+        let called = self.call(None, |node, call_limit| async move {
+            node.cluster().list_events(timed(v1::ListEventsRequest { limit }, call_limit)).await
+        });
+        called.await.result
     }
 
     /// Finds an offset of a partition.
@@ -185,21 +185,20 @@ mod tests {
     use crate::mock::{MockCluster, TOPIC};
 
     #[tokio::test]
-    async fn a_topic_made_by_an_attempt_without_answer_counts_as_made() {
+    async fn every_attempt_to_create_a_topic_names_the_same_id() {
         let cluster = MockCluster::start(2, 4).await;
         let client = cluster.client().await;
         let spec = TopicSpec { partitions: 4, ..TopicSpec::default() };
         cluster.topic_error(ErrorCode::Unavailable);
-        cluster.topic_error(ErrorCode::TopicExists);
         let id = client.create_topic(TOPIC, spec.clone()).await.unwrap();
         assert_eq!(client.map().topic_named(TOPIC).unwrap().id, id);
-        // Without an attempt of doubt, or with other settings, it is somebody else's.
-        cluster.topic_error(ErrorCode::TopicExists);
-        assert_eq!(client.create_topic(TOPIC, spec).await.unwrap_err().code, ErrorCode::TopicExists);
+        let asked = cluster.topics_asked();
+        assert!(asked.len() == 2 && asked[0] == asked[1] && asked[0].len() == 16, "{asked:?}");
+        // A name that is taken is taken by somebody else, whatever happened before.
         cluster.topic_error(ErrorCode::Unavailable);
         cluster.topic_error(ErrorCode::TopicExists);
-        let other = client.create_topic(TOPIC, TopicSpec::default()).await;
-        assert_eq!(other.unwrap_err().code, ErrorCode::TopicExists);
+        assert_eq!(client.create_topic(TOPIC, spec).await.unwrap_err().code, ErrorCode::TopicExists);
+        assert_ne!(cluster.topics_asked()[2], asked[0], "another topic has another id");
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ pub mod config;
 pub mod consumer;
 mod error;
 mod metadata;
+mod partition;
 pub mod partitioner;
 pub mod producer;
 pub mod retry;

@@ -1,31 +1,19 @@
-//! Follows the cluster's metadata: one stream to one broker, and to another when it ends, falls silent, lies or is
-//! doubted. A map is adopted complete or refused (META-4); what was adopted last stays in use until a newer one is.
+//! The cluster's metadata as this client knows it. A map is adopted complete or refused (META-4); what was adopted last
+//! stays in use until a newer one is.
+
+mod follower;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_core::ErrorCode;
 use holdfast_core::metadata::ClusterMap;
-use holdfast_proto::convert::metadata::update_from_wire;
-use holdfast_proto::{ApiError, v1};
+use holdfast_proto::ApiError;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
-use crate::retry::{Backoff, jitter};
 use crate::routing::Router;
 use crate::sync::lock;
-
-/// A broker that does not send a map within this time is left for another.
-const FIRST_UPDATE: Duration = Duration::from_secs(2);
-/// A doubted stream is replaced no more often than this, and half as often after each time that brought no newer map:
-/// an incident, or a slow cluster, must not become a storm of snapshots.
-const DOUBT_INTERVAL: Duration = Duration::from_secs(2);
-/// Doublings of the interval, up to half a minute.
-const DOUBT_DOUBLINGS: u32 = 4;
-/// A doubt waits for up to this long whether an update settles it.
-const DOUBT_JITTER: Duration = Duration::from_millis(300);
+use follower::Follower;
 
 /// The newest complete map, and the way to say that it seems wrong.
 #[derive(Debug, Clone)]
@@ -40,13 +28,8 @@ impl Metadata {
     pub(crate) fn follow(router: Arc<Router>, max_age: Duration, cancel: CancellationToken) -> Metadata {
         let (sender, map) = watch::channel(Arc::default());
         let metadata = Metadata { map, doubt: Arc::default(), last_error: Arc::default() };
-        let follower = Follower {
-            router,
-            max_age,
-            map: sender,
-            doubt: metadata.doubt.clone(),
-            last_error: metadata.last_error.clone(),
-        };
+        let (doubt, last_error) = (metadata.doubt.clone(), metadata.last_error.clone());
+        let follower = Follower::new(router, max_age, sender, doubt, last_error);
         tokio::spawn(async move {
             tokio::select! {
                 () = follower.run() => {}
@@ -82,123 +65,11 @@ impl Metadata {
     }
 }
 
-/// Why a stream was left.
-enum Left {
-    /// It failed or was refused.
-    Failed(ApiError),
-    /// It may be out of date.
-    Doubted,
-}
-
-struct Follower {
-    router: Arc<Router>,
-    max_age: Duration,
-    map: watch::Sender<Arc<ClusterMap>>,
-    doubt: Arc<Notify>,
-    last_error: Arc<Mutex<Option<(String, ApiError)>>>,
-}
-
-impl Follower {
-    async fn run(self) {
-        let mut backoff = Backoff::default();
-        let mut failures = 0;
-        let mut fruitless = 0;
-        let mut doubt_from = Instant::now();
-        loop {
-            let order = self.router.order();
-            let Some(endpoint) = order.first() else { return };
-            let before = self.map.borrow().index();
-            let left = self.follow(endpoint, doubt_from).await;
-            // The next address is another one, as long as there is another one.
-            self.router.demote(endpoint);
-            if self.map.borrow().index() > before {
-                backoff.reset();
-                (failures, fruitless) = (0, 0);
-            } else if matches!(left, Left::Doubted) {
-                fruitless = (fruitless + 1).min(DOUBT_DOUBLINGS);
-            }
-            if matches!(left, Left::Doubted) {
-                doubt_from = Instant::now() + DOUBT_INTERVAL * (1 << fruitless);
-            }
-            let Left::Failed(error) = left else { continue };
-            tracing::debug!(%endpoint, %error, "metadata stream ended");
-            *lock(&self.last_error) = Some((endpoint.clone(), error));
-            failures += 1;
-            // One round over all addresses without a pause: a zone that died takes some of them along.
-            if failures >= order.len() {
-                tokio::time::sleep(backoff.next_delay(None)).await;
-            }
-        }
-    }
-
-    /// Stays with one broker; doubts do not count before `doubt_from`.
-    async fn follow(&self, endpoint: &str, doubt_from: Instant) -> Left {
-        let mut stream = match timeout(FIRST_UPDATE, self.open(endpoint)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Left::Failed(error),
-            Err(_) => return Left::Failed(silent(endpoint)),
-        };
-        let opened = Instant::now();
-        let mut last_update = None;
-        let mut doubted = None;
-        loop {
-            let limit = last_update.map_or(opened + FIRST_UPDATE, |at: Instant| at + self.max_age);
-            let doubt_ends = doubted.unwrap_or(limit);
-            tokio::select! {
-                message = stream.message() => match message {
-                    Ok(Some(update)) => match self.adopt(update) {
-                        Ok(newer) => {
-                            last_update = Some(Instant::now());
-                            doubted = doubted.filter(|_| !newer);
-                        }
-                        Err(error) => return Left::Failed(error),
-                    },
-                    Ok(None) => return Left::Failed(ended(endpoint)),
-                    Err(status) => return Left::Failed(ApiError::from_status(&status)),
-                },
-                () = self.doubt.notified(), if doubted.is_none() => {
-                    doubted = Some(doubt_from.max(Instant::now()) + jitter(DOUBT_JITTER));
-                }
-                () = tokio::time::sleep_until(limit.min(doubt_ends)) => {
-                    return if last_update.is_none() { Left::Failed(silent(endpoint)) } else { Left::Doubted };
-                }
-            }
-        }
-    }
-
-    async fn open(&self, endpoint: &str) -> Result<Streaming<v1::MetadataUpdate>, ApiError> {
-        let mut cluster = self.router.node(endpoint)?.cluster();
-        let response = cluster.watch_metadata(v1::WatchMetadataRequest {}).await;
-        response.map(tonic::Response::into_inner).map_err(|status| ApiError::from_status(&status))
-    }
-
-    /// Publishes the map after `update`, if it is newer; says whether it is.
-    fn adopt(&self, update: v1::MetadataUpdate) -> Result<bool, ApiError> {
-        let refused = |error: &dyn std::fmt::Display| {
-            tracing::warn!(%error, "metadata update refused");
-            ApiError::new(ErrorCode::MetadataIncomplete, error.to_string())
-        };
-        let update = update_from_wire(update).map_err(|error| refused(&error))?;
-        let mut next = ClusterMap::clone(&self.map.borrow());
-        let newer = next.adopt(&update).map_err(|error| refused(&error))?;
-        if newer {
-            self.router.learn(&next);
-            self.map.send_replace(Arc::new(next));
-        }
-        Ok(newer)
-    }
-}
-
-fn silent(endpoint: &str) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, format!("{endpoint} sent no metadata map in time"))
-}
-
-fn ended(endpoint: &str) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, format!("{endpoint} ended the metadata stream"))
-}
-
 #[cfg(test)]
 mod tests {
+    use holdfast_core::ErrorCode;
+    use tokio::time::{Instant, timeout};
+
     use super::*;
     use crate::mock::{MapFault, MockCluster, eventually};
     use crate::{Client, ConnectError};
@@ -253,6 +124,35 @@ mod tests {
         let first = cluster.watched()[0];
         client.metadata().doubt();
         eventually("the other broker being asked", || cluster.watched().contains(&(1 - first))).await;
+    }
+
+    /// No request doubts the map, and no keepalive has run out: the other stream alone brings the news.
+    #[tokio::test]
+    async fn a_stream_that_falls_silent_keeps_no_news_back() {
+        let cluster = MockCluster::start(3, 1).await;
+        let client = cluster.client().await;
+        eventually("a second stream", || cluster.watched().len() == 2).await;
+        let watched = cluster.watched();
+        assert_ne!(watched[0], watched[1], "two streams to one broker prove nothing");
+        for silent in watched {
+            cluster.map_fault(silent, Some(MapFault::Silent));
+            let before = client.map().index();
+            let published = Instant::now();
+            cluster.publish();
+            eventually("the update", || client.map().index() > before).await;
+            assert!(published.elapsed() < Duration::from_millis(500), "took {:?}", published.elapsed());
+            cluster.map_fault(silent, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_broker_gets_one_stream() {
+        let mut cluster = MockCluster::start(2, 1).await;
+        cluster.kill(1);
+        let client = Client::builder().bootstrap([cluster.endpoints()[0].clone()]).connect().await.unwrap();
+        tokio::time::sleep(2 * follower::STANDBY_AFTER).await;
+        assert_eq!(cluster.watched(), [0]);
+        assert_eq!(client.map().brokers().count(), 2);
     }
 
     #[tokio::test]

@@ -121,6 +121,8 @@ pub(super) struct State {
     /// Base sequence of every append that arrived, with broker and producer.
     pub(super) arrived: Vec<(u32, i64, i32)>,
     pub(super) topic_errors: VecDeque<ErrorCode>,
+    /// The topic id in every request to create one.
+    pub(super) topics_asked: Vec<Bytes>,
     dead: Vec<u32>,
 }
 
@@ -217,6 +219,10 @@ impl MockCluster {
         lock(&self.shared.state).topic_errors.push_back(code);
     }
 
+    pub(crate) fn topics_asked(&self) -> Vec<Bytes> {
+        lock(&self.shared.state).topics_asked.clone()
+    }
+
     /// Puts a batch into the log, past every check.
     pub(crate) fn put(&self, partition: u32, batch: &RecordBatch) {
         let mut state = lock(&self.shared.state);
@@ -289,6 +295,7 @@ fn cluster_map_at(endpoints: &[&str], leaders: &[u32], dead: &[u32], index: u32)
                 client_endpoint: (*endpoint).to_owned(),
                 peer_endpoint: (*endpoint).to_owned(),
                 live: !dead.contains(&id),
+                draining: false,
                 version,
             })
         })
@@ -302,6 +309,7 @@ fn cluster_map_at(endpoints: &[&str], leaders: &[u32], dead: &[u32], index: u32)
             leader: replica(*leader),
             set: ids.clone().map(replica).collect(),
             prev: None,
+            target: None,
             unclean: false,
         };
         let id = PartitionId { topic: TOPIC_ID, index: partition as u32 };

@@ -106,10 +106,12 @@ impl RetryBudget {
         left.is_some()
     }
 
-    /// The delay before a retry of what failed with `error`.
+    /// The delay before a retry of what failed with `error`. A leadership on its way says nothing of load, and the
+    /// partitions of a lost zone all come to the same few brokers: they cost no token.
     pub fn delay(&self, backoff: &mut Backoff, error: &ApiError) -> Duration {
         let delay = backoff.next_delay(error.retry_after);
-        if self.take() { delay } else { delay.max(MAX_DELAY) }
+        let moving = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
+        if moving || self.take() { delay } else { delay.max(MAX_DELAY) }
     }
 }
 
@@ -144,6 +146,11 @@ mod tests {
         }
         assert!(!budget.take());
         assert_eq!(budget.delay(&mut backoff, &error), MAX_DELAY);
+        let moving = ApiError::new(ErrorCode::LeaderUnavailable, "being appointed");
+        assert!(
+            budget.delay(&mut Backoff::default(), &moving) <= BASE_DELAY,
+            "a failover waits for no token"
+        );
         for _ in 0..10 {
             budget.succeeded();
         }

@@ -11,6 +11,7 @@ use holdfast_proto::transport::{Link, MAX_CLIENT_MESSAGE, Tls, connect_lazy};
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::fetch_service_client::FetchServiceClient;
 use holdfast_proto::v1::offset_service_client::OffsetServiceClient;
+use holdfast_proto::v1::partition_service_client::PartitionServiceClient;
 use holdfast_proto::v1::produce_service_client::ProduceServiceClient;
 use holdfast_proto::v1::topic_service_client::TopicServiceClient;
 use tokio::time::Instant;
@@ -41,6 +42,23 @@ pub(crate) fn leader_of(map: &ClusterMap, partition: PartitionId) -> Option<Targ
     let term = map.partition(partition)?.register.term;
     let leader = map.leader_of(partition)?;
     Some(Target { endpoint: leader.client_endpoint.clone(), term })
+}
+
+/// The leader that a refusal names, if that is news: a broker of the map, in a term that the map does not know yet or
+/// that it knows no leader of. A broker that hears less than we do must not send us back to a dead leader.
+pub(crate) fn hinted(
+    map: &ClusterMap,
+    partition: PartitionId,
+    refused_by: &Target,
+    error: &ApiError,
+) -> Option<Target> {
+    let endpoint = error.detail("leader_endpoint").filter(|_| error.code == ErrorCode::NotLeader)?;
+    let known = map.partition(partition)?.register.term;
+    let named = error.detail("leader_term").and_then(|term| term.parse().ok()).map_or(known, Term);
+    let is_broker =
+        |live: bool| map.brokers().any(|broker| broker.client_endpoint == endpoint && (broker.live || !live));
+    let is_news = is_broker(named == known) && named >= known && endpoint != refused_by.endpoint;
+    is_news.then(|| Target { endpoint: endpoint.to_owned(), term: named })
 }
 
 /// A live replica in `zone`, which may be the leader.
@@ -74,6 +92,7 @@ impl Node {
     service!(fetch, FetchServiceClient);
     service!(offsets, OffsetServiceClient);
     service!(topics, TopicServiceClient);
+    service!(partitions, PartitionServiceClient);
     service!(cluster, ClusterServiceClient);
 }
 
@@ -123,11 +142,6 @@ impl Router {
         lock(&self.nodes).retain(|endpoint, _| addresses.contains_key(endpoint));
     }
 
-    /// Whether this is a broker's address or a bootstrap address.
-    pub(crate) fn knows(&self, endpoint: &str) -> bool {
-        lock(&self.addresses).contains_key(endpoint)
-    }
-
     /// Puts an address behind the others for a while.
     pub(crate) fn demote(&self, endpoint: &str) {
         if let Some(address) = lock(&self.addresses).get_mut(endpoint) {
@@ -138,7 +152,13 @@ impl Router {
     /// Every address, the most promising first: not known dead, not failed lately, in no zone that failed lately, own
     /// zone, else random.
     pub(crate) fn order(&self) -> Vec<String> {
+        self.order_apart_from(None)
+    }
+
+    /// The same without `other`; addresses in its zone come behind equally promising ones in other zones.
+    pub(crate) fn order_apart_from(&self, other: Option<&str>) -> Vec<String> {
         let addresses = lock(&self.addresses);
+        let other_zone = other.and_then(|other| addresses.get(other)?.zone.as_ref());
         let suspects: Vec<&ZoneId> = addresses
             .values()
             .filter(|address| address.failed_at.is_some_and(|at| at.elapsed() < ZONE_DEMOTION))
@@ -146,11 +166,13 @@ impl Router {
             .collect();
         let mut order: Vec<_> = addresses
             .iter()
+            .filter(|(endpoint, _)| Some(endpoint.as_str()) != other)
             .map(|(endpoint, address)| {
                 let failed_at = address.failed_at.filter(|at| at.elapsed() < DEMOTION);
                 let suspect = address.zone.as_ref().is_some_and(|zone| suspects.contains(&zone));
+                let shared = other_zone.is_some() && address.zone.as_ref() == other_zone;
                 let foreign = self.zone.is_none() || address.zone != self.zone;
-                ((address.dead, failed_at, suspect, foreign, rand::random::<u32>()), endpoint.clone())
+                ((address.dead, failed_at, suspect, shared, foreign, rand::random::<u32>()), endpoint.clone())
             })
             .collect();
         order.sort();
@@ -189,7 +211,36 @@ mod tests {
         router.demote("b:1");
         assert_eq!(router.order()[3], "b:1");
         router.learn(&cluster_map(&["d:1"], &[0], &[]));
-        assert!(router.knows("first:1") && router.knows("d:1") && !router.knows("a:1"));
+        let mut left = router.order();
+        left.sort();
+        assert_eq!(left, ["d:1", "first:1"]);
+    }
+
+    #[test]
+    fn the_second_stream_goes_to_another_zone() {
+        let router = Router::new(&["a:1".to_owned()], Some("zone-a"), None);
+        router.learn(&cluster_map(&["a:1", "b:1", "c:1"], &[0], &[]));
+        assert_eq!(router.order()[0], "a:1");
+        assert!(!router.order_apart_from(Some("a:1")).contains(&"a:1".to_owned()));
+        assert_eq!(router.order_apart_from(Some("b:1"))[0], "a:1");
+    }
+
+    /// What a broker with an older map says must not lead back to a leader that the map calls dead.
+    #[test]
+    fn only_a_leader_that_is_news_is_followed() {
+        let map = cluster_map(&["a:1", "b:1", "c:1"], &[1], &[0]);
+        let partition = map.partitions().next().unwrap().id;
+        let refused_by = Target { endpoint: "b:1".to_owned(), term: Term(1) };
+        let hint = |endpoint: &str, term: u32| {
+            let error = ApiError::new(ErrorCode::NotLeader, "not me").with("leader_endpoint", endpoint);
+            hinted(&map, partition, &refused_by, &error.with("leader_term", term)).map(|hint| hint.endpoint)
+        };
+        assert_eq!(hint("c:1", 2).as_deref(), Some("c:1"));
+        assert_eq!(hint("c:1", 0), None, "of an earlier term");
+        assert_eq!(hint("a:1", 1), None, "dead in that very term");
+        assert_eq!(hint("a:1", 2).as_deref(), Some("a:1"), "back in a later one");
+        assert_eq!(hint("b:1", 2), None, "itself");
+        assert_eq!(hint("x:1", 2), None, "no broker");
     }
 
     #[tokio::test]

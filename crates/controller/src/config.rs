@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_core::{ControllerId, ZoneId};
-use holdfast_proto::config::duration;
+use holdfast_proto::config::{duration, duration_or_never};
 use serde::{Deserialize, Serialize};
 
 /// More voters make every decision slower and no safer.
@@ -32,8 +32,10 @@ pub struct ControllerConfig {
     /// messages. Default: 50ms. At most a tenth of `election-timeout`.
     #[serde(default = "defaults::heartbeat_interval", with = "duration")]
     pub heartbeat_interval: Duration,
-    /// Silence of the leader after which the first of the other controllers stands for election. The next ones wait a
-    /// fifth longer each, so that two never stand at the same time. Default: 500ms. Minimum: 100ms.
+    /// Silence of the leader after which it is lost although its connections stand, and a leader without a majority's
+    /// answers stops calling itself one. When connections break and are refused nothing is waited for but a fifth of
+    /// this since the leader was heard: so long its voters are bound to it. Also a fifth is how long votes may take, so
+    /// raise it where flushing takes longer than 100 ms. Default: 500ms. Minimum: 100ms.
     #[serde(default = "defaults::election_timeout", with = "duration")]
     pub election_timeout: Duration,
     /// Silence of a broker after which it is declared dead and its partitions get other leaders. A false verdict costs
@@ -44,6 +46,15 @@ pub struct ControllerConfig {
     /// fresh stream before it is declared dead. Default: 100ms. Less than `session-timeout`.
     #[serde(default = "defaults::reset_grace", with = "duration")]
     pub reset_grace: Duration,
+    /// A broker that stays dead for this long is replaced: its replicas move to other brokers of its zone, a few
+    /// partitions at a time. Where the zone has no other broker they wait for its return. Default: 15m. Not less than
+    /// `session-timeout`; `never` turns it off.
+    #[serde(default = "defaults::replace_after", with = "duration_or_never")]
+    pub replace_after: Option<Duration>,
+    /// A broker that has been alive for this long gets back the leaders that are at home on it, a few at a time. Smaller:
+    /// load is even sooner after an outage; larger: fewer moves where a broker comes and goes. Default: 60s.
+    #[serde(default = "defaults::home_after", with = "duration")]
+    pub home_after: Duration,
     /// Log entries after which the state is written as a snapshot and the log is cut. Default: 5000. Minimum: 10.
     #[serde(default = "defaults::snapshot_after")]
     pub snapshot_after: u64,
@@ -78,6 +89,15 @@ mod defaults {
 
     pub(super) fn reset_grace() -> Duration {
         Duration::from_millis(100)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it has the type of its field")]
+    pub(super) fn replace_after() -> Option<Duration> {
+        Some(Duration::from_secs(15 * 60))
+    }
+
+    pub(super) fn home_after() -> Duration {
+        Duration::from_secs(60)
     }
 
     pub(super) fn snapshot_after() -> u64 {
@@ -119,6 +139,8 @@ impl ControllerConfig {
             election_timeout: defaults::election_timeout(),
             session_timeout: defaults::session_timeout(),
             reset_grace: defaults::reset_grace(),
+            replace_after: defaults::replace_after(),
+            home_after: defaults::home_after(),
             snapshot_after: defaults::snapshot_after(),
         }
     }
@@ -186,6 +208,13 @@ impl ControllerConfig {
                 self.reset_grace, self.session_timeout
             ));
         }
+        if self.replace_after.is_some_and(|replace_after| replace_after < self.session_timeout) {
+            problems.push(format!(
+                "replace-after {:?} is less than session-timeout {:?}",
+                self.replace_after.unwrap_or_default(),
+                self.session_timeout
+            ));
+        }
         if self.heartbeat_interval < Duration::from_millis(1) {
             problems.push("heartbeat-interval is less than 1ms".to_owned());
         }
@@ -240,8 +269,9 @@ mod tests {
         config.voters[1].id = ControllerId(1);
         config.heartbeat_interval = Duration::from_millis(400);
         config.snapshot_after = 1;
+        config.replace_after = Some(Duration::from_millis(1));
         let problems = config.validate().unwrap_err().problems;
-        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(problems.len(), 6, "{problems:?}");
     }
 
     #[test]

@@ -7,6 +7,10 @@
 //!
 //!  server      wiring, start, shutdown          service/    one file per rpc
 //!  raft/       the quorum; alone names openraft  store/      the applied state; `table` alone names sled
+//!  knock       tells killed brokers from broken connections by their ports
+//!  upkeep      substitutes for lost replicas, leaders home    handover    leaders of brokers that stop
+//!  ledger/     what befell the cluster, and when: observes and decides nothing
+//!  losses      brokers that this controller has lost, for the other controllers
 //!  folder      whose the data folder is          config      the section of the configuration
 //! ```
 //!
@@ -16,7 +20,11 @@
 
 mod config;
 mod folder;
+mod handover;
+mod knock;
+mod ledger;
 mod liveness;
+mod losses;
 mod raft;
 mod reports;
 mod server;
@@ -24,6 +32,7 @@ mod service;
 mod shared;
 mod store;
 mod supervisor;
+mod upkeep;
 
 pub use config::{ConfigError, ControllerConfig, VoterConfig};
 pub use folder::FolderError;

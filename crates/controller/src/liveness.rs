@@ -5,7 +5,8 @@
 //! them. Time is an argument and never goes backwards.
 //!
 //! A broker is dead after `session_timeout` of silence, or when its heartbeat streams ended, here and at a controller in
-//! another zone, and it did not come back within `reset_grace`: a killed process says so at once, by its sockets.
+//! another zone, and it did not come back within `reset_grace`: a killed process says so at once, by its sockets. Where
+//! its port refuses a connection, too, nobody waits for the grace to pass.
 //!
 //! Invariants:  LIV-1  silence, and absence after a reset, count only while this process was awake
 //!              LIV-2  one verdict demotes brokers of one zone, all of its silent ones at once
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use holdfast_core::metadata::{Broker, BrokerRegistration, ClusterMap, majority};
 use holdfast_core::{BrokerId, ControllerId, Incarnation, ZoneId};
 
+use crate::ledger::Reason;
 pub(crate) use witness::Run;
 use witness::Witnesses;
 
@@ -37,8 +39,12 @@ pub(crate) struct Tracker {
     reset_grace: Duration,
     witnesses: Witnesses,
     sessions: BTreeMap<BrokerId, Session>,
+    /// Runs of the map that were never heard and whose port refuses.
+    absent: BTreeSet<Run>,
     /// Since when this controller leads; a broker it never heard counts as heard then.
     leads_since: Option<Instant>,
+    /// The first look.
+    begun: Option<Instant>,
     /// The last look. A gap between two looks is time in which this process did not run.
     looked: Option<Instant>,
 }
@@ -51,6 +57,8 @@ struct Session {
     streams: usize,
     /// When the last of them ended; `None` while there is one, or before there was.
     cut: Option<Instant>,
+    /// Whether its port has refused a connection since.
+    refused: bool,
     replaced: VecDeque<Incarnation>,
 }
 
@@ -61,6 +69,11 @@ pub(crate) enum Refusal {
     OtherZone { id: BrokerId, registered: ZoneId, requested: ZoneId },
     #[error("broker {id} was started again elsewhere: this run of it is no longer the broker")]
     Replaced { id: BrokerId },
+    #[error(
+        "broker {id} runs already, with another data folder: give this one an id of its own, or stop that one first and \
+         start this one once it counts as dead"
+    )]
+    InUse { id: BrokerId },
     #[error("{MAX_BROKERS} brokers are known already")]
     TooMany,
 }
@@ -84,7 +97,9 @@ impl Tracker {
             reset_grace,
             witnesses: Witnesses::new(zone, session_timeout / 2),
             sessions: BTreeMap::new(),
+            absent: BTreeSet::new(),
             leads_since: None,
+            begun: None,
             looked: None,
         }
     }
@@ -102,15 +117,20 @@ impl Tracker {
             let (registered, requested) = (known.zone.clone(), registration.zone);
             return Err(Refusal::OtherZone { id, registered, requested });
         }
+        if self.is_in_use(now, known, &registration) {
+            return Err(Refusal::InUse { id });
+        }
         let news = !known.is_some_and(|known| matches_map(known, &registration));
         if !self.sessions.contains_key(&id) && self.sessions.len() >= MAX_BROKERS {
             return Err(Refusal::TooMany);
         }
+        self.absent.retain(|absent| absent.0 != id);
         let session = self.sessions.entry(id).or_insert_with(|| Session {
             registration: registration.clone(),
             heard: now,
             streams: 0,
             cut: None,
+            refused: false,
             replaced: VecDeque::new(),
         });
         if session.replaced.contains(&registration.incarnation) {
@@ -119,27 +139,73 @@ impl Tracker {
         if session.registration.incarnation != registration.incarnation {
             session.replaced.truncate(REMEMBERED_RUNS - 1);
             session.replaced.push_front(session.registration.incarnation);
-            (session.streams, session.cut) = (0, None);
+            (session.streams, session.cut, session.refused) = (0, None, false);
         }
         session.registration = registration;
         session.heard = now.max(session.heard);
         Ok(news)
     }
 
+    /// Whether a run of that id on another data folder lives: a second process under one id is a mistake, and must not
+    /// take the place of the first with an empty disk. The same folder is locked by one process at a time, so a new
+    /// run on it is a restart.
+    fn is_in_use(&self, now: Instant, known: Option<&Broker>, registration: &BrokerRegistration) -> bool {
+        let lately = |since: Instant| now.saturating_duration_since(since) < self.session_timeout;
+        match (self.sessions.get(&registration.id), known) {
+            (Some(session), _) => {
+                session.registration.dir != registration.dir && session.streams > 0 && lately(session.heard)
+            }
+            // What was not heard yet by a controller that has just started may still live.
+            (None, Some(known)) => {
+                known.live && known.dir != registration.dir && self.begun.is_none_or(lately)
+            }
+            (None, None) => false,
+        }
+    }
+
     /// A stream begins to carry heartbeats of a run that was heard.
     pub(crate) fn opened(&mut self, run: Run) {
         if let Some(session) = self.session_of(run) {
             session.streams += 1;
-            session.cut = None;
+            (session.cut, session.refused) = (None, false);
         }
     }
 
-    /// That stream ended.
-    pub(crate) fn closed(&mut self, now: Instant, run: Run) {
-        if let Some(session) = self.session_of(run) {
-            session.streams = session.streams.saturating_sub(1);
-            if session.streams == 0 {
-                session.cut = Some(now);
+    /// That stream ended. If it was the last, says where the broker listens, or listened.
+    pub(crate) fn closed(&mut self, now: Instant, run: Run) -> Option<String> {
+        let session = self.session_of(run)?;
+        session.streams = session.streams.saturating_sub(1);
+        (session.streams == 0).then(|| {
+            session.cut = Some(now);
+            session.registration.peer_endpoint.clone()
+        })
+    }
+
+    /// How long a broker whose streams ended may take to come back.
+    pub(crate) fn reset_grace(&self) -> Duration {
+        self.reset_grace
+    }
+
+    /// Whether that run's streams have ended.
+    pub(crate) fn is_cut(&self, (id, incarnation): Run) -> bool {
+        let session = self.sessions.get(&id);
+        session
+            .is_some_and(|session| session.registration.incarnation == incarnation && session.cut.is_some())
+    }
+
+    /// Runs that the map calls alive and that were never heard nor found absent, and where they listen, or listened.
+    pub(crate) fn strangers(&self, map: &ClusterMap) -> Vec<(Run, String)> {
+        let unheard = map.brokers().filter(|broker| broker.live && !self.sessions.contains_key(&broker.id));
+        let runs = unheard.map(|broker| ((broker.id, broker.incarnation), broker.peer_endpoint.clone()));
+        runs.filter(|(run, _)| !self.absent.contains(run)).collect()
+    }
+
+    /// Nobody listens where that run did. Says nothing of one that is connected.
+    pub(crate) fn refused(&mut self, run: Run) {
+        match self.sessions.get_mut(&run.0) {
+            None => _ = self.absent.insert(run),
+            Some(session) => {
+                session.refused |= session.cut.is_some() && session.registration.incarnation == run.1;
             }
         }
     }
@@ -151,9 +217,17 @@ impl Tracker {
     /// Runs whose streams to this controller ended, and who did not come back in time.
     pub(crate) fn lost(&self, now: Instant) -> BTreeSet<Run> {
         let gone = self.sessions.values().filter(|session| {
-            session.cut.is_some_and(|cut| now.saturating_duration_since(cut) >= self.reset_grace)
+            let over = |cut| now.saturating_duration_since(cut) >= self.reset_grace;
+            session.cut.is_some_and(|cut| session.refused || over(cut))
         });
-        gone.map(|session| (session.registration.id, session.registration.incarnation)).collect()
+        let gone = gone.map(|session| (session.registration.id, session.registration.incarnation));
+        gone.chain(self.absent.iter().copied()).collect()
+    }
+
+    /// When the next grace of a broker runs out whose streams ended.
+    pub(crate) fn next_loss(&self, now: Instant) -> Option<Instant> {
+        let ends = self.sessions.values().filter_map(|session| Some(session.cut? + self.reset_grace));
+        ends.filter(|end| *end > now).min()
     }
 
     /// Another controller said which runs it has lost.
@@ -161,13 +235,24 @@ impl Tracker {
         self.witnesses.said(now, by, zone, lost);
     }
 
-    /// Whether a broker that the map calls alive is lost to this controller and no other zone has said so yet: then
-    /// the others should be asked now.
-    pub(crate) fn needs_witness(&self, now: Instant, map: &ClusterMap) -> bool {
-        self.lost(now).iter().any(|run| {
-            map.broker(run.0).is_some_and(|known| known.live && known.incarnation == run.1)
-                && !self.witnesses.confirm(now, run)
-        })
+    /// Brokers of the map that this controller judges dead, leader or not, and by what. For the ledger only.
+    pub(crate) fn gone(&self, now: Instant, map: &ClusterMap) -> Vec<(Run, Reason)> {
+        let mut lost = self.lost(now);
+        lost.retain(|run| self.witnesses.confirm(now, run));
+        let judge = |broker: &Broker| {
+            let run = (broker.id, broker.incarnation);
+            let session = self.sessions.get(&broker.id)?;
+            if session.registration.incarnation != broker.incarnation {
+                return None;
+            }
+            let silent = now.saturating_duration_since(session.heard) >= self.session_timeout;
+            match (lost.contains(&run), session.refused) {
+                (true, true) => Some((run, Reason::Refused)),
+                (true, false) => Some((run, Reason::Reset)),
+                (false, _) => silent.then_some((run, Reason::Silence)),
+            }
+        };
+        map.brokers().filter(|broker| broker.live).filter_map(judge).collect()
     }
 
     /// Another controller leads, or nobody.
@@ -180,6 +265,7 @@ impl Tracker {
     pub(crate) fn look(&mut self, now: Instant) {
         let pause = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
+        self.begun.get_or_insert(now);
         if pause >= self.reset_grace / 2 {
             // The fresh stream may wait in our listener.
             for cut in self.sessions.values_mut().filter_map(|session| session.cut.as_mut()) {
@@ -201,6 +287,9 @@ impl Tracker {
         self.sessions.retain(|&id, session| {
             map.broker(id).is_some()
                 || now.saturating_duration_since(session.heard) < self.session_timeout * FORGET_AFTER
+        });
+        self.absent.retain(|&(id, incarnation)| {
+            map.broker(id).is_some_and(|broker| broker.live && broker.incarnation == incarnation)
         });
         let mut verdicts = Verdicts { register: self.news(now, map), ..Verdicts::default() };
         let silent = |broker: &&Broker, limit: Duration| {

@@ -1,4 +1,5 @@
-//! Reports of leaders: who is stuck gets a successor, what is complete is noted (docs/protocol.md R41, R3).
+//! Reports of leaders: who is stuck gets a successor, what is complete is noted (docs/protocol.md R41, R3), and who is in
+//! sync is remembered for whatever prefers those (R5, R6).
 //!
 //! Volatile, and kept by every controller like the heartbeats that bring them; only the leader acts. Time is an
 //! argument.
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use holdfast_core::metadata::{Appointment, ClusterMap, LeaderReport, LeaderState, Register};
-use holdfast_core::{BrokerId, PartitionId, Term};
+use holdfast_core::{BrokerId, PartitionId, ReplicaId, Term};
 
 /// Pause after the first appointment of a partition; doubles each time.
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
@@ -25,6 +26,15 @@ pub(crate) struct Reports {
     stalled: BTreeMap<PartitionId, (Term, Instant)>,
     complete: BTreeMap<PartitionId, (Term, Instant)>,
     backoff: BTreeMap<PartitionId, Backoff>,
+    standing: BTreeMap<PartitionId, LeaderStanding>,
+}
+
+/// How a leader stands, by its own account.
+#[derive(Debug)]
+struct LeaderStanding {
+    term: Term,
+    writable: bool,
+    in_sync: Vec<ReplicaId>,
 }
 
 #[derive(Debug)]
@@ -46,6 +56,11 @@ impl Reports {
     ) {
         let id = report.partition;
         let Some(register) = map.partition(id).map(|partition| &partition.register) else { return };
+        if report.term >= register.term && (report.term > register.term || register.leader.broker == broker) {
+            // One of a later term is ahead of this controller's map: it counts as soon as the map says the same.
+            let (term, writable, in_sync) = (report.term, report.writable, report.in_sync.clone());
+            self.standing.insert(id, LeaderStanding { term, writable, in_sync });
+        }
         if register.term != report.term || register.leader.broker != broker {
             return;
         }
@@ -62,6 +77,27 @@ impl Reports {
     /// Whether there is anything to act on.
     pub(crate) fn is_empty(&self) -> bool {
         self.stalled.is_empty() && self.complete.is_empty()
+    }
+
+    /// Whether the leader of that term acknowledges records.
+    pub(crate) fn writable(&self, partition: PartitionId, term: Term) -> bool {
+        self.standing_in(partition, term).is_some_and(|standing| standing.writable)
+    }
+
+    /// Whether the leader of that term says that the replica holds what is committed.
+    pub(crate) fn in_sync(&self, partition: PartitionId, term: Term, replica: ReplicaId) -> bool {
+        self.standing_in(partition, term).is_some_and(|standing| standing.in_sync.contains(&replica))
+    }
+
+    /// Forgets what was said of terms that are over. Call it now and then.
+    pub(crate) fn forget_past_terms(&mut self, map: &ClusterMap) {
+        self.standing.retain(|&id, standing| {
+            map.partition(id).is_some_and(|known| known.register.term <= standing.term)
+        });
+    }
+
+    fn standing_in(&self, partition: PartitionId, term: Term) -> Option<&LeaderStanding> {
+        self.standing.get(&partition).filter(|standing| standing.term == term)
     }
 
     /// Leaders to appoint in place of those that are stuck, and the changes that are complete.
@@ -119,7 +155,7 @@ fn successor(map: &ClusterMap, register: &Register) -> Option<BrokerId> {
     let position = set.iter().position(|&replica| replica == register.leader).unwrap_or(0);
     (1..=set.len())
         .map(|step| set[(position + step) % set.len()])
-        .find(|&replica| replica != register.leader && map.is_live(replica))
+        .find(|&replica| replica != register.leader && map.may_lead(replica))
         .map(|replica| replica.broker)
 }
 
@@ -162,6 +198,8 @@ mod tests {
             term: register.term,
             state: LeaderState::Stalled,
             log_end_offset: Offset(0),
+            writable: false,
+            in_sync: vec![],
         };
         reports.reported(now, metadata.map(), register.leader.broker, &report, false);
         let (appointments, _) = reports.verdicts(now, metadata.map());
@@ -193,6 +231,8 @@ mod tests {
             term: register.term,
             state: LeaderState::Stalled,
             log_end_offset: Offset(0),
+            writable: false,
+            in_sync: vec![],
         };
         let other = register.set.iter().find(|&&replica| replica != register.leader).unwrap().broker;
         reports.reported(now, metadata.map(), other, &report, true);
@@ -202,13 +242,49 @@ mod tests {
     }
 
     #[test]
+    fn who_is_in_sync_counts_in_its_term_only() {
+        let (mut reports, mut metadata) = (Reports::default(), cluster());
+        let now = Instant::now();
+        let register = metadata.map().partition(PARTITION).unwrap().register.clone();
+        let in_sync = vec![register.set[0], register.set[1]];
+        // Ahead of the map: kept until the map comes to that term.
+        let report = LeaderReport {
+            partition: PARTITION,
+            term: Term(2),
+            state: LeaderState::Active,
+            log_end_offset: Offset(9),
+            writable: true,
+            in_sync,
+        };
+        let next = register.set[1].broker;
+        reports.reported(now, metadata.map(), next, &report, false);
+        assert!(!reports.writable(PARTITION, Term(1)), "another term");
+        let appointment = Appointment { partition: PARTITION, expected_term: Term(1), leader: next };
+        apply(&mut metadata, Command::Appoint(vec![appointment]));
+        reports.forget_past_terms(metadata.map());
+        assert!(reports.writable(PARTITION, Term(2)));
+        assert!(reports.in_sync(PARTITION, Term(2), register.set[0]));
+        assert!(!reports.in_sync(PARTITION, Term(2), register.set[2]));
+        // Who led before knows nothing of it.
+        let past = LeaderReport { term: Term(1), ..report };
+        reports.reported(now, metadata.map(), register.leader.broker, &past, false);
+        assert!(reports.writable(PARTITION, Term(2)));
+        let appointment =
+            Appointment { partition: PARTITION, expected_term: Term(2), leader: register.set[0].broker };
+        apply(&mut metadata, Command::Appoint(vec![appointment]));
+        reports.forget_past_terms(metadata.map());
+        assert!(reports.standing.is_empty());
+    }
+
+    #[test]
     fn a_leader_that_got_going_again_stays() {
         let (mut reports, metadata) = (Reports::default(), cluster());
         let register = metadata.map().partition(PARTITION).unwrap().register.clone();
         let now = Instant::now();
         for state in [LeaderState::Stalled, LeaderState::Active] {
             let log_end_offset = Offset(0);
-            let report = LeaderReport { partition: PARTITION, term: register.term, state, log_end_offset };
+            let (partition, term, in_sync) = (PARTITION, register.term, vec![]);
+            let report = LeaderReport { partition, term, state, log_end_offset, writable: false, in_sync };
             reports.reported(now, metadata.map(), register.leader.broker, &report, false);
         }
         assert_eq!(reports.verdicts(now, metadata.map()), (vec![], vec![]));

@@ -19,6 +19,9 @@ use tonic_health::server::HealthReporter;
 
 use crate::config::{ConfigError, ControllerConfig, VoterConfig};
 use crate::folder::{FolderError, FolderLock, check_identity, write_identity};
+use crate::knock;
+use crate::ledger::{LedgerTask, Observation};
+use crate::losses;
 use crate::raft::{Quorum, QuorumError, Stores};
 use crate::service::{ControllerRpc, RaftRpc};
 use crate::shared::Shared;
@@ -77,13 +80,16 @@ impl Controller {
     ) -> Result<Controller, ControllerError> {
         config.validate()?;
         let address = listener.local_addr().map_err(ControllerError::Listen)?;
-        let stores = open(cluster.clone(), config.clone()).await?;
+        let (stores, ledger) = open(cluster.clone(), config.clone()).await?;
         let quorum = Quorum::start(&cluster, &config, tls.clone(), stores).await?;
         let cancel = CancellationToken::new();
-        let shared = Shared::new(cluster, &config, quorum, cancel.clone());
+        let shared = Shared::new(cluster, &config, quorum, &ledger, cancel.clone());
         let tasks = TaskTracker::new();
         let health = serve(&shared, &tasks, listener, tls.as_ref()).await?;
         tasks.spawn(supervisor::run(Arc::clone(&shared)));
+        tasks.spawn(ledger.run(cancel.clone()));
+        tasks.spawn(losses::run(Arc::clone(&shared)));
+        tasks.spawn(knock::at_strangers(Arc::clone(&shared)));
         let failure = watch_over(&shared, &tasks, health.clone());
         tasks.close();
         tracing::info!(controller = %config.id, %address, "controller started");
@@ -134,14 +140,15 @@ impl Controller {
 }
 
 /// Opens all files, off the runtime's workers.
-async fn open(cluster: String, config: ControllerConfig) -> Result<Stores, ControllerError> {
+async fn open(cluster: String, config: ControllerConfig) -> Result<(Stores, LedgerTask), ControllerError> {
     let opening = tokio::task::spawn_blocking(move || {
         let (fs, dir): (Arc<dyn Fs>, _) = (Arc::new(RealFs), config.data_dir.as_path());
         let lock = Arc::new(FolderLock::take(&*fs, dir, LOCK_PATIENCE)?);
         check_identity(&*fs, dir, &cluster, config.id)?;
-        let stores = Stores::open(Arc::clone(&fs), dir, lock)?;
+        let mut stores = Stores::open(Arc::clone(&fs), dir, Arc::clone(&lock) as _)?;
         write_identity(&*fs, dir, &cluster, config.id)?;
-        Ok(stores)
+        let ledger = LedgerTask::open(&config, &mut stores, lock);
+        Ok((stores, ledger))
     });
     opening.await.unwrap_or(Err(ControllerError::Interrupted))
 }
@@ -177,9 +184,12 @@ async fn serve(
     Ok(health)
 }
 
-/// Takes in which brokers another controller has lost.
+/// Takes in which brokers another controller has lost, and how far its log reaches.
 fn note_lost(shared: &Shared, voter: &VoterConfig, answer: &PingResponse) {
     let runs = answer.lost.iter().map(|lost| (BrokerId(lost.broker_id), Incarnation(lost.incarnation)));
+    if let Some(last) = &answer.last_entry {
+        shared.observer.note(Observation::Reaches(voter.id, last.index));
+    }
     shared.brokers().tracker.witnessed(Instant::now(), voter.id, &voter.zone, runs.collect());
     if !answer.lost.is_empty() {
         shared.wake.notify_one();
@@ -196,9 +206,9 @@ fn watch_over(
     let (shared, quorum) = (Arc::clone(shared), shared.quorum.clone());
     let cancel = shared.cancel.clone();
     tasks.spawn(async move {
-        if let Err(error) =
-            quorum.run(cancel.clone(), &|voter, answer| note_lost(&shared, voter, answer)).await
-        {
+        let answered = |voter: &VoterConfig, answer: &PingResponse| note_lost(&shared, voter, answer);
+        let changed = || shared.wake.notify_one();
+        if let Err(error) = quorum.run(cancel.clone(), &answered, &changed).await {
             tracing::error!(%error, "this controller has stopped; restart it");
             health.set_service_status("", ServingStatus::NotServing).await;
             sender.send_replace(Some(error.to_string()));

@@ -10,8 +10,9 @@ use futures::future::{BoxFuture, FutureExt as _, join_all, pending};
 use holdfast_core::metadata::Command;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::ledger::Watch;
 use crate::liveness::Verdicts;
-use crate::raft::ProposeError;
+use crate::raft::{ProposeError, Standing};
 use crate::shared::{Brokers, Shared};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -22,8 +23,9 @@ const AT_ONCE: usize = 64;
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watch = Watch::new(shared.observer.clone());
     let mut supervisor =
-        Supervisor { shared: Arc::clone(&shared), leads: None, work: None, held_back: false };
+        Supervisor { shared: Arc::clone(&shared), leads: None, work: None, held_back: false, watch };
     loop {
         tokio::select! {
             () = shared.cancel.cancelled() => return,
@@ -53,6 +55,8 @@ struct Supervisor {
     work: Option<Work>,
     /// Whether the alarm of LIV-3 was raised.
     held_back: bool,
+    /// What the ledger is told.
+    watch: Watch,
 }
 
 impl Supervisor {
@@ -61,8 +65,10 @@ impl Supervisor {
         let standing = self.shared.quorum.standing();
         let mut brokers = self.shared.brokers();
         brokers.tracker.look(now);
+        observe(&self.shared, &mut self.watch, standing, &brokers, now);
         if !standing.leads {
             brokers.tracker.follow();
+            brokers.upkeep.follow();
             drop(brokers);
             if self.leads.take().is_some() {
                 tracing::info!(leader = ?standing.leader, "no longer leading the controllers");
@@ -101,9 +107,16 @@ impl Supervisor {
                 brokers = ?verdicts.held_back,
                 "silent brokers are not fenced: their loss would leave no majority of zones"
             );
+            self.watch.held_back(&verdicts.held_back);
         }
         self.held_back = holds_back;
     }
+}
+
+/// Tells the ledger what this controller sees, leader or not.
+fn observe(shared: &Shared, watch: &mut Watch, standing: Standing, brokers: &Brokers, now: Instant) {
+    watch.look(now, standing, || (shared.id, shared.quorum.last_entry()));
+    shared.quorum.serving().with_map(|map| watch.judge(now, &brokers.tracker, map));
 }
 
 /// What one look found.
@@ -113,21 +126,24 @@ struct Round {
 }
 
 fn decide(shared: &Shared, brokers: &mut Brokers, now: Instant) -> Round {
+    let Brokers { tracker, reports, leaving, upkeep } = brokers;
     shared.quorum.serving().with_map(|map| {
-        let verdicts = brokers.tracker.verdicts(now, map);
-        if brokers.tracker.needs_witness(now, map) {
-            shared.quorum.ping_now();
-        }
-        let mut others = Vec::new();
-        if !brokers.reports.is_empty() {
-            let (appointments, complete) = brokers.reports.verdicts(now, map);
+        let verdicts = tracker.verdicts(now, map);
+        let mut others = leaving.hand_over(map, reports);
+        if !reports.is_empty() {
+            let (appointments, complete) = reports.verdicts(now, map);
             if !appointments.is_empty() {
                 tracing::warn!(partitions = appointments.len(), "leaders are stuck; appointing others");
+                upkeep.stuck(now, map, &appointments);
                 others.push(Command::Appoint(appointments));
             }
             others.extend(
                 complete.into_iter().map(|(partition, term)| Command::CompleteChange { partition, term }),
             );
+        }
+        // First what somebody waits for: the rest looks at what came of it.
+        if verdicts.fence.is_empty() && others.is_empty() {
+            others = upkeep.look(now, map, reports);
         }
         Round { verdicts, others }
     })
@@ -154,9 +170,9 @@ impl Round {
 
 /// Verdicts wait until what earlier leaders committed is applied here.
 async fn catch_up(shared: Arc<Shared>, term: u64) -> Option<u64> {
-    let caught_up = shared.quorum.catch_up().await;
-    // A leader of before, just restarted, hears here that it is none any more.
-    (caught_up && shared.quorum.standing().term == term).then_some(term)
+    let caught_up = shared.quorum.takes_over(term).await;
+    let standing = shared.quorum.standing();
+    (caught_up && standing.leads && standing.term == term).then_some(term)
 }
 
 async fn propose_all(shared: Arc<Shared>, commands: Vec<Command>) -> Option<u64> {

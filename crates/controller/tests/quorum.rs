@@ -152,7 +152,7 @@ fn a_stalled_leader_is_replaced() {
             term: partition.register.term.0,
             state: LeaderState::Stalled.into(),
             log_end_offset: 0,
-            complete: false,
+            ..LeaderReport::default()
         }]);
         watcher.next().await;
         let register = &watcher.map.partition(partition.id).unwrap().register;
@@ -186,6 +186,18 @@ fn changes_are_taken_by_the_leader_and_refused_with_its_address_elsewhere() {
         for (name, code) in [("orders", ErrorCode::TopicExists), ("a/b", ErrorCode::InvalidRequest)] {
             let status = client.create_topic(request(name)).await.unwrap_err();
             assert_eq!(ApiError::from_status(&status).code, code);
+        }
+        // Whoever chose the id may ask again: nobody else can have made that topic.
+        let chosen = |name: &str| CreateTopicRequest { topic_id: vec![7; 16].into(), ..request(name) };
+        for _ in 0..2 {
+            let made = client.create_topic(chosen("again")).await.unwrap().into_inner().topic_id;
+            assert_eq!(made[..], [7; 16]);
+        }
+        let status = client.create_topic(chosen("orders")).await.unwrap_err();
+        assert_eq!(ApiError::from_status(&status).code, ErrorCode::TopicExists);
+        let again = || DeleteTopicRequest { name: "again".into(), topic_id: vec![7; 16].into() };
+        for _ in 0..2 {
+            client.delete_topic(again()).await.unwrap();
         }
         let delete =
             |topic_id: Vec<u8>| DeleteTopicRequest { name: "orders".into(), topic_id: topic_id.into() };
@@ -268,4 +280,75 @@ fn a_controller_without_majority_keeps_its_term_and_does_not_disturb_the_leader(
     });
     quorum.restart(leader);
     test.block_on(eventually("a leader of two", || async { quorum.controller(leader).leader() }));
+}
+
+#[test]
+fn a_killed_leading_controller_is_replaced_by_its_broken_connections_not_by_a_timer() {
+    let test = runtime();
+    let timeout = Duration::from_secs(4);
+    let mut quorum = Quorum::start(|config| config.election_timeout = timeout);
+    for _ in 0..3 {
+        let leader = test.block_on(quorum.leader());
+        let term = test.block_on(quorum.term(leader));
+        let killed = std::time::Instant::now();
+        quorum.kill(leader);
+        let next = test.block_on(quorum.leader());
+        // Silence alone would take that long. A fifth of it is the lease in which voters are bound to the dead one.
+        assert!(killed.elapsed() < timeout, "{:?}", killed.elapsed());
+        assert!(test.block_on(quorum.term(next)) > term);
+        quorum.restart(leader);
+        test.block_on(quorum.leader());
+    }
+}
+
+#[test]
+fn a_restarted_controller_causes_no_election_and_three_cause_one_at_most() {
+    let test = runtime();
+    // A machine that is busy for less is not what is tested.
+    let mut quorum = Quorum::start(|config| config.election_timeout = Duration::from_secs(3));
+    let leader = test.block_on(quorum.leader());
+    let term = test.block_on(quorum.term(leader));
+    let other = (leader + 1) % 3;
+    quorum.kill(other);
+    quorum.restart(other);
+    test.block_on(async {
+        assert_eq!(quorum.leader().await, leader);
+        takes_changes(&quorum).await;
+        assert_eq!(quorum.term(leader).await, term);
+    });
+    (0..3).for_each(|index| quorum.kill(index));
+    (0..3).for_each(|index| quorum.restart(index));
+    test.block_on(async {
+        let leader = quorum.leader().await;
+        assert!(quorum.term(leader).await <= term + 1);
+    });
+}
+
+#[test]
+fn a_leader_that_no_majority_answers_does_not_call_itself_leader() {
+    let test = runtime();
+    let mut quorum = Quorum::start(|_| {});
+    let leader = test.block_on(quorum.leader());
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        quorum.kill(other);
+    }
+    let nobody = || async { quorum.controller(leader).leader().is_none().then_some(()) };
+    test.block_on(eventually("an end of its leadership", nobody));
+    let ids = AllocateProducerIdsRequest { count: 1 };
+    let refused =
+        test.block_on(async { quorum.client(leader).allocate_producer_ids(ids).await.unwrap_err() });
+    assert_eq!(ApiError::from_status(&refused).code, ErrorCode::ControllerUnavailable);
+    quorum.restart(others[0]);
+    test.block_on(takes_changes(&quorum));
+}
+
+/// Waits until some leader carries out a change.
+async fn takes_changes(quorum: &Quorum) {
+    eventually("a change that is carried out", || async {
+        let leader = quorum.leader().await;
+        let ids = AllocateProducerIdsRequest { count: 1 };
+        quorum.client(leader).allocate_producer_ids(ids).await.ok()
+    })
+    .await;
 }

@@ -14,6 +14,8 @@ pub enum ErrorCode {
     UnknownPartition,
     /// A topic of that name exists.
     TopicExists,
+    /// Somebody else changed the thing first, or is at it.
+    ConflictingChange,
     /// The zones that are up cannot hold the replicas asked for.
     PlacementImpossible,
     /// This broker does not lead the partition.
@@ -22,6 +24,8 @@ pub enum ErrorCode {
     LeaderUnavailable,
     /// Fewer zones are reachable than an acknowledgement needs; refused before anything was appended.
     NotEnoughReplicas,
+    /// Appended, and then fewer zones were reachable than an acknowledgement needs: the record may appear, once.
+    NotEnoughReplicasAfterAppend,
     /// Below the log start offset or above the log end offset.
     OffsetOutOfRange,
     /// Bad checksum, bad length, bad framing.
@@ -56,15 +60,17 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ErrorCode; 23] = [
+    pub const ALL: [ErrorCode; 25] = [
         ErrorCode::InvalidRequest,
         ErrorCode::UnknownTopic,
         ErrorCode::UnknownPartition,
         ErrorCode::TopicExists,
+        ErrorCode::ConflictingChange,
         ErrorCode::PlacementImpossible,
         ErrorCode::NotLeader,
         ErrorCode::LeaderUnavailable,
         ErrorCode::NotEnoughReplicas,
+        ErrorCode::NotEnoughReplicasAfterAppend,
         ErrorCode::OffsetOutOfRange,
         ErrorCode::CorruptBatch,
         ErrorCode::BatchTooLarge,
@@ -89,10 +95,12 @@ impl ErrorCode {
             ErrorCode::UnknownTopic => "UNKNOWN_TOPIC",
             ErrorCode::UnknownPartition => "UNKNOWN_PARTITION",
             ErrorCode::TopicExists => "TOPIC_EXISTS",
+            ErrorCode::ConflictingChange => "CONFLICTING_CHANGE",
             ErrorCode::PlacementImpossible => "PLACEMENT_IMPOSSIBLE",
             ErrorCode::NotLeader => "NOT_LEADER",
             ErrorCode::LeaderUnavailable => "LEADER_UNAVAILABLE",
             ErrorCode::NotEnoughReplicas => "NOT_ENOUGH_REPLICAS",
+            ErrorCode::NotEnoughReplicasAfterAppend => "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
             ErrorCode::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
             ErrorCode::CorruptBatch => "CORRUPT_BATCH",
             ErrorCode::BatchTooLarge => "BATCH_TOO_LARGE",
@@ -123,6 +131,7 @@ impl ErrorCode {
             ErrorCode::NotLeader
                 | ErrorCode::LeaderUnavailable
                 | ErrorCode::NotEnoughReplicas
+                | ErrorCode::NotEnoughReplicasAfterAppend
                 | ErrorCode::Overloaded
                 | ErrorCode::StorageFailed
                 | ErrorCode::LeaderLost
@@ -139,6 +148,7 @@ impl ErrorCode {
         matches!(
             self,
             ErrorCode::LeaderLost
+                | ErrorCode::NotEnoughReplicasAfterAppend
                 | ErrorCode::DeadlineExceeded
                 | ErrorCode::StorageFailed
                 | ErrorCode::Unavailable

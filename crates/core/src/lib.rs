@@ -8,6 +8,7 @@
 //! replication    one partition's replica: promise, recovery, append, commit
 //! metadata       topics, brokers, partition registers: what the controller quorum agrees on
 //! error_code     the stable codes that clients branch on
+//! mutants        rules left out on purpose; only with the feature of that name
 //! ```
 //!
 //! Invariant: nothing in this crate reads a clock, draws a random number or iterates in an order that differs
@@ -17,6 +18,7 @@ pub mod epoch;
 pub mod error_code;
 pub mod ids;
 pub mod metadata;
+pub mod mutants;
 pub mod offset;
 pub mod record_batch;
 pub mod replication;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_core::record_batch::{BatchHeader, RecordBatch};
-use holdfast_core::{LeaderEpoch, Offset};
+use holdfast_core::{LeaderEpoch, Offset, mutant};
 
 use crate::flush::Dirty;
 use crate::fs::{create_dir_synced, parent_of, write_again};
@@ -56,10 +56,10 @@ impl PartitionLog {
             segments.push(create_segment(&*fs, dir, Offset::ZERO)?);
             opened.created = true;
         }
-        let unflushed = |segment: &&Segment| opened.created || segment.end > recovery.trusted_end;
+        let unflushed = |segment: &&Segment| opened.created || segment.end > recovery.flushed_end;
         for segment in segments.iter().filter(unflushed) {
             if !recovery.clean {
-                write_untrusted_again(segment, recovery.trusted_end)?;
+                write_unflushed_again(segment, recovery.flushed_end)?;
             }
             dirty.mark_file(segment.base, &segment.file);
         }
@@ -224,7 +224,8 @@ impl PartitionLog {
             self.fs.sync_dir(&self.dir).map_err(LogError::io("syncing folder", &self.dir))?;
         }
         let active = self.shared.read().active().without_index();
-        let cut = active.file.set_len(position).and_then(|()| active.file.sync_data());
+        let cut = active.file.set_len(position);
+        let cut = if mutant!(TruncateWithoutSync) { cut } else { cut.and_then(|()| active.file.sync_data()) };
         cut.map_err(LogError::io("truncating segment", &active.path))
     }
 
@@ -285,10 +286,11 @@ impl PartitionLog {
     }
 }
 
-/// What was read above the trusted end may be in the system's memory only, left by a flush that failed.
-fn write_untrusted_again(segment: &Segment, trusted_end: Offset) -> Result<(), LogError> {
-    // `-` of offsets is 0 where the trusted end lies below the segment.
-    let from = segment.index.floor(trusted_end - segment.base);
+/// What was read above the flushed end may be in the system's memory only, left by a process that was killed or by a
+/// flush that failed.
+fn write_unflushed_again(segment: &Segment, flushed_end: Offset) -> Result<(), LogError> {
+    // `-` of offsets is 0 where the flushed end lies below the segment.
+    let from = segment.index.floor(flushed_end - segment.base);
     write_again(&*segment.file, from, segment.len).map_err(LogError::io("writing segment", &segment.path))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, Digest};
 use holdfast_core::record_batch::{BatchError, BatchHeader, CHECKSUM_OFFSET, HEADER_LEN};
-use holdfast_core::{LeaderEpoch, Offset};
+use holdfast_core::{LeaderEpoch, Offset, mutant};
 
 use crate::error::Damage;
 use crate::segment::{self, Segment};
@@ -26,6 +26,9 @@ pub struct Recovery {
     /// Offset below which all is known to be flushed or acknowledged (exclusive): the larger of the checkpoints.
     /// Damage below it is never cut.
     pub trusted_end: Offset,
+    /// Offset below which all is known to be on disk (exclusive). What was acknowledged may lie above it, in the system's
+    /// memory only: a killed process leaves it there, and the next one has to flush it before it counts as flushed.
+    pub flushed_end: Offset,
     /// Whether the log was closed in order: then only batch headers are read, no checksum is verified.
     pub clean: bool,
 }
@@ -149,7 +152,7 @@ impl Scanner<'_> {
         }
         // Sealed segments below the trusted end were flushed long ago: their headers suffice for now.
         let all_trusted = next_base.is_some_and(|next| next <= self.recovery.trusted_end);
-        let verify = !self.recovery.clean && !all_trusted;
+        let verify = !self.recovery.clean && !all_trusted && !mutant!(TrustChecksums);
         let damage = self.batches(&mut segment, len, verify, next_base.is_none())?;
         if let Some(damage) = damage {
             self.refuse_below_trusted_end(segment.end, &segment, segment.len, damage)?;

@@ -27,6 +27,38 @@ pub mod duration {
     }
 }
 
+/// The same, or `"never"` for `None`.
+pub mod duration_or_never {
+    use std::time::Duration;
+
+    use serde::de::IntoDeserializer as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    const NEVER: &str = "never";
+
+    /// Writes it with units.
+    ///
+    /// # Errors
+    /// As the serializer gives them.
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_str(NEVER),
+        }
+    }
+
+    /// Reads it with units.
+    ///
+    /// # Errors
+    /// Where it is neither a duration nor `never`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        match String::deserialize(deserializer)? {
+            text if text == NEVER => Ok(None),
+            text => super::duration::deserialize(text.into_deserializer()).map(Some),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -37,6 +69,17 @@ mod tests {
     fn read(text: &str) -> Result<Duration, Error> {
         let deserializer: StrDeserializer<'_, Error> = text.into_deserializer();
         super::duration::deserialize(deserializer)
+    }
+
+    #[test]
+    fn never_is_no_duration() {
+        let read = |text: &'static str| {
+            let deserializer: StrDeserializer<'_, Error> = text.into_deserializer();
+            super::duration_or_never::deserialize(deserializer)
+        };
+        assert_eq!(read("never").unwrap(), None);
+        assert_eq!(read("15m").unwrap(), Some(Duration::from_secs(900)));
+        assert!(read("sometimes").is_err());
     }
 
     #[test]

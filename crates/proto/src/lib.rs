@@ -35,4 +35,4 @@ pub mod internal {
 /// The encoded `FileDescriptorSet` of everything in `proto/`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-pub use status::ApiError;
+pub use status::{ApiError, never_sent};

@@ -103,6 +103,18 @@ impl ApiError {
     }
 }
 
+/// Whether the connection that a call needed was never made: then nothing left this process.
+pub fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.code)
@@ -128,13 +140,16 @@ fn grpc_code(code: ErrorCode) -> Code {
         }
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => Code::NotFound,
         ErrorCode::TopicExists => Code::AlreadyExists,
+        ErrorCode::ConflictingChange => Code::Aborted,
         ErrorCode::PlacementImpossible
         | ErrorCode::NotLeader
         | ErrorCode::NotEnoughReplicas
         | ErrorCode::OutOfOrderSequence
         | ErrorCode::UnknownProducer => Code::FailedPrecondition,
         ErrorCode::OffsetOutOfRange => Code::OutOfRange,
-        ErrorCode::FencedProducer | ErrorCode::LeaderLost => Code::Aborted,
+        ErrorCode::FencedProducer | ErrorCode::LeaderLost | ErrorCode::NotEnoughReplicasAfterAppend => {
+            Code::Aborted
+        }
         ErrorCode::Overloaded => Code::ResourceExhausted,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::WrongCluster => Code::PermissionDenied,

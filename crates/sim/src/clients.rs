@@ -1,8 +1,8 @@
 //! The producers' side of the world: requests on their way to brokers, and answers on their way back.
 
-use holdfast_core::Timestamp;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Acknowledged, Event, ProduceError, RequestId};
+use holdfast_core::{ProducerId, Timestamp};
 
 use crate::event_queue::Happening;
 use crate::oracle::Violation;
@@ -12,6 +12,8 @@ impl World {
     /// A producer makes new batches and sends them.
     pub(crate) fn pump(&mut self, producer: usize) {
         let batches = self.producers[producer].produce();
+        let partition = self.producers[producer].partition;
+        batches.iter().for_each(|(_, batch)| self.witness.begun(self.now, partition, batch));
         self.send_batches(producer, batches);
         if self.producers[producer].goes_on() {
             let mean = u64::try_from(self.plan.write_interval.as_micros()).unwrap_or(u64::MAX);
@@ -53,17 +55,17 @@ impl World {
         batch: RecordBatch,
     ) -> Result<(), Violation> {
         let partition = self.producers[producer].partition;
-        if !self.nodes[node].running {
-            return Ok(()); // the producer's patience ends
-        }
-        if self.nodes[node].slots[partition].replica.is_none() {
+        // Nobody listens there, or nobody knows of the partition.
+        if !self.nodes[node].running || self.nodes[node].slots[partition].replica.is_none() {
             let result = Err(ProduceError::NotLeader { leader: None });
-            self.queue.plan(self.now, Happening::Answer { producer, sequence, result });
+            let id = self.producers[producer].id;
+            self.queue.plan(self.now, Happening::Answer { producer, id, sequence, result });
             return Ok(());
         }
         self.request_count += 1;
         let request = RequestId(self.request_count);
-        self.requests.insert((node, request), Request { producer, sequence });
+        let id = batch.header().producer.map_or(self.producers[producer].id, |producer| producer.id);
+        self.requests.insert((node, request), Request { producer, id, sequence });
         self.tell(node, partition, Event::Produce { request, batch })
     }
 
@@ -75,17 +77,16 @@ impl World {
         request: RequestId,
         result: Result<Acknowledged, ProduceError>,
     ) -> Result<(), Violation> {
-        let Some(Request { producer, sequence }) = self.requests.remove(&(node, request)) else {
+        let Some(Request { producer, id, sequence }) = self.requests.remove(&(node, request)) else {
             let detail = format!("partition {partition} node {node} answers {request:?} twice");
             return Err(Violation { id: "REP-8", detail });
         };
         if let Ok(acknowledged) = &result {
-            let id = self.producers[producer].id;
             self.oracles[partition].acknowledging(node, id, sequence, acknowledged)?;
         }
         if self.healed || !self.random.chance(20) {
             let arrival = self.now + self.random.micros(100, 5_000);
-            self.queue.plan(arrival, Happening::Answer { producer, sequence, result });
+            self.queue.plan(arrival, Happening::Answer { producer, id, sequence, result });
         }
         Ok(())
     }
@@ -94,11 +95,23 @@ impl World {
     pub(crate) fn answer(
         &mut self,
         producer: usize,
+        id: ProducerId,
         sequence: i32,
         result: &Result<Acknowledged, ProduceError>,
     ) {
         let brokers = self.nodes.len();
-        if !self.producers[producer].answered(sequence, result, brokers) && result.is_err() {
+        let asked = &mut self.producers[producer];
+        if asked.id != id {
+            return; // it goes on as another
+        }
+        let idle = !asked.goes_on();
+        let acknowledged = asked.answered(sequence, result, brokers);
+        if let (true, Ok(told)) = (acknowledged, result) {
+            self.witness.acknowledged(self.now, asked.partition, id, sequence, told);
+        }
+        if asked.id != id && idle {
+            self.pump(producer);
+        } else if !acknowledged && result.is_err() {
             let soon = self.now + self.random.micros(20_000, 200_000);
             if self.producers[producer].resend_at > soon {
                 self.resend_after(producer, soon);

@@ -1,14 +1,19 @@
-//! The controller as brokers see it: a reliable register, driven by the production metadata rules, that may be out of
-//! reach for long and whose verdicts on brokers may be false.
+//! The controllers as brokers see them: one reliable register, driven by the production metadata rules, that may be out
+//! of reach for long, whose verdicts on brokers may be false, and whose leader may change and act on what it knew.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use holdfast_core::metadata::{
-    Appointment, BrokerRegistration, Command, LeaderState, Metadata, Register, TopicSpec,
+    Applied, Appointment, BrokerRegistration, Command, LeaderState, Metadata, MetadataError, Register,
+    TopicSpec,
 };
-use holdfast_core::{BrokerId, DirId, Incarnation, PartitionId, Term, Timestamp, TopicId, ZoneId};
+use holdfast_core::{BrokerId, Incarnation, PartitionId, ReplicaId, Term, Timestamp, TopicId, ZoneId};
 
+use crate::coverage::{Coverage, Sight};
+use crate::node::Node;
 use crate::plan::Plan;
 use crate::random::Random;
 
@@ -19,9 +24,26 @@ pub(crate) const TOPIC: TopicId = TopicId(0x51);
 const SESSION: Duration = Duration::from_millis(800);
 /// How long a partition is left alone after it was given a new leader because the last one stalled.
 const BACK_OFF: Duration = Duration::from_secs(2);
+/// Commands that may be proposed once more, long after.
+const REMEMBERED: usize = 24;
 
-/// The register, and what it believes of the brokers.
-#[derive(Debug, Clone)]
+/// What a leader tells the controllers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Report {
+    /// Counts up over the whole run.
+    pub(crate) number: u64,
+    /// The term led.
+    pub(crate) term: Term,
+    /// How far it is.
+    pub(crate) state: LeaderState,
+    /// Whether a change of the set is complete (R3).
+    pub(crate) complete: bool,
+    /// Who holds what is committed.
+    pub(crate) in_sync: Vec<ReplicaId>,
+}
+
+/// The register, and what its present leader believes of the brokers.
+#[derive(Debug)]
 pub(crate) struct Controller {
     metadata: Metadata,
     index: u64,
@@ -33,6 +55,13 @@ pub(crate) struct Controller {
     /// What each run of a broker was last told of each partition.
     told: BTreeMap<(usize, Incarnation, u32), u64>,
     left_alone_until: BTreeMap<u32, Timestamp>,
+    /// By partition: who is in sync, as the leader of that term says.
+    in_sync: BTreeMap<PartitionId, (Term, Vec<ReplicaId>)>,
+    proposed: VecDeque<Command>,
+    /// Whether replica sets change.
+    moves: bool,
+    /// What it came across.
+    pub(crate) coverage: Coverage,
 }
 
 /// The identity of a partition by its number.
@@ -50,14 +79,9 @@ pub(crate) fn node_of(broker: BrokerId) -> usize {
     (broker.0 as usize).wrapping_sub(1)
 }
 
-/// The data directory of a broker.
-pub(crate) fn dir_id(node: usize) -> DirId {
-    DirId(0xd0 + node as u64)
-}
-
 impl Controller {
     /// A controller that knows all brokers, alive, and has created the topic.
-    pub(crate) fn new(plan: &Plan, incarnations: &[Incarnation], random: Random) -> Controller {
+    pub(crate) fn new(plan: &Plan, nodes: &[Node], random: Random) -> Controller {
         let mut controller = Controller {
             metadata: Metadata::default(),
             index: 0,
@@ -67,9 +91,14 @@ impl Controller {
             silent_since: BTreeMap::new(),
             told: BTreeMap::new(),
             left_alone_until: BTreeMap::new(),
+            in_sync: BTreeMap::new(),
+            proposed: VecDeque::new(),
+            moves: plan.moves,
+            coverage: Coverage::default(),
         };
-        for (node, &incarnation) in incarnations.iter().enumerate() {
-            controller.apply(&register_command(node, incarnation));
+        for node in nodes {
+            let registered = controller.propose(register_command(node));
+            debug_assert!(registered.is_ok(), "{registered:?}");
         }
         let spec = TopicSpec {
             partitions: plan.partitions as u32,
@@ -77,19 +106,53 @@ impl Controller {
             durability: plan.durability,
             zone_waiver: plan.replicas < 3,
         };
-        controller.apply(&Command::CreateTopic { id: TOPIC, name: "simulated".to_owned(), spec });
+        let created =
+            controller.propose(Command::CreateTopic { id: TOPIC, name: "simulated".to_owned(), spec });
+        debug_assert!(created.is_ok(), "{created:?}");
         controller
     }
 
-    fn apply(&mut self, command: &Command) {
+    /// Puts a command into the controllers' log, unless nobody reaches them.
+    fn propose(&mut self, command: Command) -> Result<Applied, MetadataError> {
+        if self.down > 0 {
+            return Ok(Applied::Done);
+        }
         self.index += 1;
-        let (result, _) = self.metadata.apply(self.index, command);
-        debug_assert!(result.is_ok(), "{command:?}: {result:?}");
+        let (result, _) = self.metadata.apply(self.index, &command);
+        self.proposed.push_back(command);
+        if self.proposed.len() > REMEMBERED {
+            self.proposed.pop_front();
+        }
+        result
+    }
+
+    /// A controller that led before, or a broker that asked it, repeats a command that was proposed already.
+    pub(crate) fn propose_again(&mut self) {
+        let repeatable: Vec<&Command> =
+            self.proposed.iter().filter(|command| !matches!(command, Command::CreateTopic { .. })).collect();
+        let Some(command) = self.random.pick(&repeatable).cloned() else { return };
+        let before = self.metadata.map().index();
+        // Refused or not: both are fine.
+        let _ = self.propose(command);
+        let taken = self.metadata.map().index() != before;
+        self.coverage.see(if taken { Sight::StaleCommandTaken } else { Sight::StaleCommandIgnored });
+    }
+
+    /// Another controller leads: it knows the register, and has heard of no broker yet.
+    pub(crate) fn fail_over(&mut self) {
+        self.silent_since.clear();
+        self.left_alone_until.clear();
+        self.in_sync.clear();
     }
 
     /// The register of a partition.
     pub(crate) fn register(&self, partition: usize) -> Option<&Register> {
         self.metadata.map().partition(partition_id(partition)).map(|partition| &partition.register)
+    }
+
+    /// Whether any broker could reach it.
+    pub(crate) fn is_up(&self) -> bool {
+        self.down == 0
     }
 
     /// Whether a broker reaches it.
@@ -98,12 +161,13 @@ impl Controller {
     }
 
     /// A broker presents itself. False if it did not get through.
-    pub(crate) fn register_broker(&mut self, node: usize, incarnation: Incarnation) -> bool {
-        if !self.is_reachable(node) {
+    pub(crate) fn register_broker(&mut self, node: &Node) -> bool {
+        if !self.is_reachable(node.index) {
             return false;
         }
-        self.silent_since.remove(&node);
-        self.apply(&register_command(node, incarnation));
+        self.silent_since.remove(&node.index);
+        let registered = self.propose(register_command(node));
+        debug_assert!(registered.is_ok(), "{registered:?}");
         true
     }
 
@@ -114,13 +178,13 @@ impl Controller {
     }
 
     /// Takes note of which brokers are heard from, and fences those that were silent for too long.
-    pub(crate) fn observe(&mut self, now: Timestamp, running: &BTreeSet<usize>, brokers: usize) {
+    pub(crate) fn observe(&mut self, now: Timestamp, heard: &BTreeSet<usize>, brokers: usize) {
         if self.down > 0 {
             return;
         }
         let mut dead = Vec::new();
         for node in 0..brokers {
-            if running.contains(&node) && self.is_reachable(node) {
+            if heard.contains(&node) && self.is_reachable(node) {
                 self.silent_since.remove(&node);
                 continue;
             }
@@ -130,6 +194,9 @@ impl Controller {
             }
         }
         self.fence(&dead);
+        if self.moves {
+            self.keep_up(now);
+        }
     }
 
     /// Takes brokers for dead, rightly or not.
@@ -137,8 +204,9 @@ impl Controller {
         let map = self.metadata.map();
         let live = nodes.iter().filter_map(|&node| map.broker(broker_id(node)).filter(|broker| broker.live));
         let dead: Vec<(BrokerId, Incarnation)> = live.map(|broker| (broker.id, broker.incarnation)).collect();
-        if self.down == 0 && !dead.is_empty() {
-            self.apply(&Command::FenceBrokers(dead));
+        if !dead.is_empty() {
+            let fenced = self.propose(Command::FenceBrokers(dead));
+            debug_assert!(fenced.is_ok(), "{fenced:?}");
         }
     }
 
@@ -153,7 +221,7 @@ impl Controller {
     fn live_members(&self, partition: usize) -> Vec<usize> {
         let map = self.metadata.map();
         let set = self.register(partition).map_or(&[][..], |register| &register.set);
-        set.iter().filter(|&&replica| map.is_live(replica)).map(|replica| node_of(replica.broker)).collect()
+        set.iter().filter(|&&replica| map.may_lead(replica)).map(|replica| node_of(replica.broker)).collect()
     }
 
     fn appoint(&mut self, partition: usize, leader: usize) {
@@ -163,28 +231,31 @@ impl Controller {
             expected_term: register.term,
             leader: broker_id(leader),
         };
-        if self.down == 0 {
-            self.apply(&Command::Appoint(vec![appointment]));
-        }
+        // A compare-and-set: a conflict changes nothing.
+        let _ = self.propose(Command::Appoint(vec![appointment]));
     }
 
-    /// A leader tells how it gets on. False if that did not get through.
+    /// A leader tells how it gets on. False if that did not get through. Of one that is not the leader's `newest` only
+    /// what stays true counts.
     pub(crate) fn report(
         &mut self,
         now: Timestamp,
         node: usize,
         partition: usize,
-        term: Term,
-        state: LeaderState,
-        complete: bool,
+        report: &Report,
+        newest: bool,
     ) -> bool {
         if !self.is_reachable(node) {
             return false;
         }
+        let Report { term, state, complete, .. } = *report;
         if complete {
-            self.apply(&Command::CompleteChange { partition: partition_id(partition), term });
+            self.complete(partition, term);
         }
-        let current = self.register(partition).is_some_and(|register| register.term == term);
+        let current = newest && self.register(partition).is_some_and(|register| register.term == term);
+        if current {
+            self.in_sync.insert(partition_id(partition), (term, report.in_sync.clone()));
+        }
         let key = partition as u32;
         let left_alone = self.left_alone_until.get(&key).is_some_and(|&until| now < until);
         if state == LeaderState::Stalled && current && !left_alone {
@@ -198,18 +269,17 @@ impl Controller {
         true
     }
 
-    /// What this run of a broker does not know yet: partitions with their registers. They count as told.
-    pub(crate) fn news_for(&mut self, node: usize, incarnation: Incarnation) -> Vec<(usize, Register)> {
+    /// What this run of a broker does not know yet: partitions with version and register. They count as told.
+    pub(crate) fn news_for(&mut self, node: usize, incarnation: Incarnation) -> Vec<(usize, u64, Register)> {
         if !self.is_reachable(node) {
             return Vec::new();
         }
         let mut news = Vec::new();
         for partition in self.metadata.map().partitions() {
             let key = (node, incarnation, partition.id.index);
-            let names = partition.register.set.iter().any(|replica| replica.broker == broker_id(node));
-            if names && self.told.get(&key) != Some(&partition.version) {
+            if self.told.get(&key) != Some(&partition.version) {
                 self.told.insert(key, partition.version);
-                news.push((partition.id.index as usize, partition.register.clone()));
+                news.push((partition.id.index as usize, partition.version, partition.register.clone()));
             }
         }
         news
@@ -249,13 +319,14 @@ impl Controller {
     }
 }
 
-fn register_command(node: usize, incarnation: Incarnation) -> Command {
+fn register_command(node: &Node) -> Command {
+    let index = node.index;
     Command::RegisterBroker(BrokerRegistration {
-        id: broker_id(node),
-        zone: ZoneId::new(&format!("zone-{node}")),
-        dir: dir_id(node),
-        incarnation,
-        client_endpoint: format!("broker-{node}:9092"),
-        peer_endpoint: format!("broker-{node}:9093"),
+        id: broker_id(index),
+        zone: ZoneId::new(&format!("zone-{}", node.zone)),
+        dir: node.dir,
+        incarnation: node.incarnation,
+        client_endpoint: format!("broker-{index}:9092"),
+        peer_endpoint: format!("broker-{index}:9093"),
     })
 }

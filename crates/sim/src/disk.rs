@@ -1,56 +1,107 @@
-//! The disk under one replica: a log and a small state, each with a part that only the operating system holds.
+//! The disk under one replica: the production log and journal of promises, on files in memory that tear and forget.
 //!
-//! A killed process loses nothing that was handed to the operating system; a power cut loses any suffix of what was
-//! not flushed, and any state that was not yet on disk.
+//! ```text
+//!  Action::Append, Truncate, Read ──► PartitionLog ──► MemFs   a killed process loses nothing of it,
+//!  Action::Flush ──► FlushTicket ─────────────────────►        a power cut any part that was not synced
+//!  Action::Persist ──► queue ──► Journal ─────────────► MemFs
+//! ```
+//! What the broker's driver, flusher and journal thread do is done here step by step, so that a process can die between
+//! any two of them. Log and journal have a file system each, so that faults hit the one that was meant.
+
+mod damage;
+mod open;
+mod states;
 
 use std::collections::VecDeque;
 
 use holdfast_core::Offset;
+use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{DurableState, EpochIndex, ProducerTable};
+use holdfast_core::replication::{DurableState, Event};
+use holdfast_log::{FlushTicket, Journal, LogConfig, LogError, MemFs, PartitionLog};
 
-use crate::random::Random;
-
-/// A flush under way: it will prove what was written when it began.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Flush {
-    /// Generation of the request it serves.
-    pub(crate) generation: u64,
-    /// End of the log when it began.
-    pub(crate) end: Offset,
-    /// Whether the log was cut meanwhile: then it proves nothing.
-    stale: bool,
-}
+pub(crate) use damage::Break;
+pub(crate) use open::Found;
+use states::{Checkpoint, Frame, Stored};
 
 /// The disk of one replica.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(crate) struct Disk {
-    batches: Vec<RecordBatch>,
+    config: LogConfig,
+    /// Whether what is acknowledged may not be flushed, so that a power cut may take it.
+    forgets: bool,
+    log_files: MemFs,
+    state_files: MemFs,
+    open: Option<Open>,
+    /// What the journal's last flush proved.
+    stored: Option<Stored>,
+    /// End of what a power cut cannot take.
     flushed: Offset,
-    flushing: Option<Flush>,
-    /// A flush that was asked for while another was under way.
-    queued: Option<u64>,
-    state: Option<DurableState>,
-    writing: VecDeque<(u64, DurableState)>,
-    /// A lower bound of the high watermark, written now and then.
-    watermark: Offset,
-    /// Whether unflushed data may be gone since the last start (R34).
-    tail_lost: bool,
+    /// End of what the process that died last left behind.
+    left: Offset,
+    /// The machine was booted so often.
+    boot: u64,
     /// Whether the log failed since the last start.
     failed: bool,
-    /// The next write will fail.
-    fails_next: bool,
+    /// Whether the power was cut and no process has started since.
+    powerless: bool,
+    /// Whether a fault waits in the files that will make an operation fail.
+    breaking: bool,
+    /// Whether a bit was turned that nobody has come across yet.
+    rotten: bool,
+}
+
+/// The files as a running process holds them.
+#[derive(Debug)]
+struct Open {
+    log: Option<PartitionLog>,
+    journal: Journal,
+    /// A flush under way, with the generation it will prove.
+    flushing: Option<(u64, FlushTicket)>,
+    /// The generation of a flush that was asked for.
+    wanted: Option<u64>,
+    /// States on their way to the journal.
+    writing: VecDeque<(u64, DurableState)>,
+}
+
+/// What became of a wish to flush.
+#[derive(Debug)]
+pub(crate) enum FlushStart {
+    /// Nobody asked, or one is under way already.
+    Idle,
+    /// It takes its time; `end_flush` ends it.
+    UnderWay,
+    /// There was nothing to flush: the replica is told at once.
+    Done(Event),
 }
 
 impl Disk {
-    /// All batches.
-    pub(crate) fn batches(&self) -> &[RecordBatch] {
-        &self.batches
+    /// An empty disk with logs laid out like that.
+    pub(crate) fn new(config: LogConfig, durability: Durability) -> Disk {
+        Disk {
+            config,
+            forgets: durability == Durability::Memory,
+            log_files: MemFs::new(),
+            state_files: MemFs::new(),
+            open: None,
+            stored: None,
+            flushed: Offset::ZERO,
+            left: Offset::ZERO,
+            boot: 1,
+            failed: false,
+            powerless: false,
+            breaking: false,
+            rotten: false,
+        }
     }
 
-    /// End of the log, exclusive.
+    fn log(&self) -> Option<&PartitionLog> {
+        self.open.as_ref()?.log.as_ref()
+    }
+
+    /// End of the log, exclusive; of a process that is down what is certain to be found again.
     pub(crate) fn end(&self) -> Offset {
-        self.batches.last().map_or(Offset::ZERO, |batch| batch.header().next_offset())
+        self.log().map_or(self.left, PartitionLog::log_end_offset)
     }
 
     /// End of what a power cut cannot take.
@@ -60,27 +111,7 @@ impl Disk {
 
     /// What a restart would find besides the log.
     pub(crate) fn state(&self) -> Option<&DurableState> {
-        self.state.as_ref()
-    }
-
-    /// The stored lower bound of the high watermark.
-    pub(crate) fn watermark(&self) -> Offset {
-        self.watermark
-    }
-
-    /// Stores a lower bound of the high watermark; never above what is flushed, or a power cut would look like damage.
-    pub(crate) fn store_watermark(&mut self, watermark: Offset) {
-        self.watermark = watermark.min(self.flushed);
-    }
-
-    /// Whether unflushed data may be gone since the last start.
-    pub(crate) fn tail_lost(&self) -> bool {
-        self.tail_lost
-    }
-
-    /// Whether the log failed since the last start, or will with its next write.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.failed || self.fails_next
+        self.stored.as_ref().map(|stored| &stored.state)
     }
 
     /// Whether the log failed since the last start.
@@ -88,147 +119,146 @@ impl Disk {
         self.failed
     }
 
+    /// Whether what was acknowledged here may be forgotten, now or soon: it must not be counted on.
+    pub(crate) fn is_at_risk(&self) -> bool {
+        let lost = |stored: &Stored| stored.state.nonvoter || (self.forgets && stored.tail_lost);
+        let forgot = self.stored.as_ref().is_some_and(lost) || (self.forgets && self.powerless);
+        self.failed || self.breaking || self.rotten || forgot
+    }
+
     /// Writes at the end; in the operating system's memory at once.
-    pub(crate) fn append(&mut self, batches: Vec<RecordBatch>) {
-        self.batches.extend(batches);
-    }
-
-    /// Whether this write fails.
-    pub(crate) fn takes_failure(&mut self) -> bool {
-        std::mem::take(&mut self.fails_next)
-    }
-
-    /// The next write will fail.
-    pub(crate) fn fail_next_write(&mut self) {
-        self.fails_next = true;
+    pub(crate) fn append(&mut self, batches: &[RecordBatch]) -> Result<(), LogError> {
+        match self.log_mut() {
+            Some(log) => log.append(batches),
+            None => Err(LogError::Poisoned),
+        }
     }
 
     /// Cuts the log, durably.
-    pub(crate) fn truncate(&mut self, end: Offset) {
-        self.batches.retain(|batch| batch.header().base_offset < end);
-        self.flushed = self.flushed.min(end);
-        if let Some(flush) = &mut self.flushing {
-            flush.stale = true;
+    pub(crate) fn truncate(&mut self, end: Offset) -> Result<(), LogError> {
+        let Some(log) = self.log_mut() else { return Err(LogError::Poisoned) };
+        log.truncate_to(end)?;
+        let found = log.log_end_offset();
+        self.flushed = self.flushed.min(found);
+        // The rules cut at batch boundaries only.
+        if found == end { Ok(()) } else { Err(LogError::NotContiguous { expected: end, got: found }) }
+    }
+
+    fn log_mut(&mut self) -> Option<&mut PartitionLog> {
+        self.open.as_mut()?.log.as_mut()
+    }
+
+    /// The batches from `from` on, up to the one that reaches `max_bytes`. `None` where they cannot be read.
+    pub(crate) fn read(&mut self, from: Offset, max_bytes: usize) -> Option<Vec<RecordBatch>> {
+        let reader = self.log()?.reader();
+        let read = match reader.read(from, reader.log_end_offset(), max_bytes) {
+            // Whoever asked has another epoch by now.
+            Err(LogError::TruncatedWhileReading { .. } | LogError::OutOfRange { .. }) => {
+                return Some(Vec::new());
+            }
+            read => read.ok(),
+        };
+        read.and_then(|bytes| RecordBatch::split(bytes).ok())
+    }
+
+    /// Every batch of the log, read from its files. `None` where one is damaged.
+    pub(crate) fn read_all(&mut self) -> Option<Vec<RecordBatch>> {
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        loop {
+            let from = batches.last().map_or(Offset::ZERO, |batch| batch.header().next_offset());
+            let more = self.read(from, 1 << 20)?;
+            if more.is_empty() {
+                return Some(batches);
+            }
+            batches.extend(more);
         }
     }
 
-    /// The batches from `from` on, up to the one that reaches `max_bytes`.
-    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Vec<RecordBatch> {
-        let first = self.batches.partition_point(|batch| batch.header().base_offset < from);
-        let mut bytes = 0;
-        let wanted = self.batches[first..].iter().take_while(|batch| {
-            let wanted = bytes < max_bytes;
-            bytes += batch.bytes().len();
-            wanted
-        });
-        wanted.cloned().collect()
+    /// Asks for a flush. It begins with `start_flush`.
+    pub(crate) fn want_flush(&mut self, generation: u64) {
+        if let Some(open) = &mut self.open {
+            open.wanted = Some(generation);
+        }
     }
 
-    /// Asks for a flush. True if one begins now; otherwise it begins when the current one has ended.
-    pub(crate) fn begin_flush(&mut self, generation: u64) -> bool {
-        if self.flushing.is_some() {
-            self.queued = Some(generation);
-            return false;
+    /// Begins the flush that was asked for, unless one is under way.
+    pub(crate) fn start_flush(&mut self) -> FlushStart {
+        let Some(open) = &mut self.open else { return FlushStart::Idle };
+        let Some(log) = open.log.as_mut().filter(|log| open.flushing.is_none() && !log.is_poisoned()) else {
+            return FlushStart::Idle;
+        };
+        let Some(generation) = open.wanted.take() else { return FlushStart::Idle };
+        match log.take_flush() {
+            Some(ticket) => {
+                open.flushing = Some((generation, ticket));
+                FlushStart::UnderWay
+            }
+            None => {
+                let end = log.log_end_offset();
+                self.flushed = end;
+                FlushStart::Done(Event::Flushed { generation, end })
+            }
         }
-        self.flushing = Some(Flush { generation, end: self.end(), stale: false });
-        true
     }
 
-    /// The flush under way has ended. Gives it, and whether another began.
-    pub(crate) fn end_flush(&mut self) -> Option<(Flush, bool)> {
-        let flush = self.flushing.take()?;
-        if !flush.stale {
-            self.flushed = self.flushed.max(flush.end.min(self.end()));
+    /// The flush under way ends. `Some(StorageFailed)` where it failed.
+    pub(crate) fn end_flush(&mut self) -> Option<Event> {
+        let (generation, ticket) = self.open.as_mut()?.flushing.take()?;
+        if ticket.run().is_err() {
+            return Some(Event::StorageFailed);
         }
-        let another = self.queued.take().is_some_and(|generation| self.begin_flush(generation));
-        Some((flush, another))
+        let end = ticket.end();
+        self.flushed = self.flushed.max(end);
+        Some(Event::Flushed { generation, end })
     }
 
     /// Hands over a state to be made durable.
     pub(crate) fn begin_persist(&mut self, number: u64, state: DurableState) {
-        self.writing.push_back((number, state));
-    }
-
-    /// All states up to `number` are on disk.
-    pub(crate) fn end_persist(&mut self, number: u64) {
-        while self.writing.front().is_some_and(|&(queued, _)| queued <= number) {
-            self.state = self.writing.pop_front().map(|(_, state)| state);
+        if let Some(open) = &mut self.open {
+            open.writing.push_back((number, state));
         }
-        // The new boot is noted only once the flag is durable: a crash in between must find the loss again (R35).
-        self.tail_lost &= !self.state.as_ref().is_some_and(|state| state.nonvoter);
     }
 
-    /// The log failed. What it holds at the next start is anybody's guess.
+    /// All states up to `number` are made durable. False where the journal failed: promises cannot be kept any more,
+    /// and the process has to end.
+    pub(crate) fn end_persist(&mut self, number: u64) -> bool {
+        let Some(open) = &mut self.open else { return true };
+        let mut last = None;
+        while let Some((_, state)) = open.writing.pop_front_if(|&mut (queued, _)| queued <= number) {
+            if states::append(&mut open.journal, &Frame::State(state.clone())).is_err() {
+                return false;
+            }
+            last = Some(state);
+        }
+        let Some(state) = last else { return true };
+        if open.journal.flush().is_err() {
+            return false;
+        }
+        states::take(&mut self.stored, Frame::State(state));
+        let stored = self.stored.as_ref();
+        stored.is_none_or(|stored| states::rewrite_if_grown(&mut open.journal, stored).is_ok())
+    }
+
+    /// Notes lower bounds of high watermark and flushed end, as the broker does now and then. Not flushed.
+    pub(crate) fn checkpoint(&mut self, high_watermark: Offset, durable_end: Offset) -> bool {
+        let end = self.end();
+        let (Some(open), true) = (&mut self.open, self.stored.is_some()) else { return true };
+        let known = self.stored.as_ref().map(|stored| stored.checkpoint).unwrap_or_default();
+        // What an earlier run proved stays proved, as far as the log still goes: a run that has not flushed yet must not
+        // make damage look like a torn tail.
+        let high_watermark = high_watermark.max(known.high_watermark).min(end);
+        // Never above the high watermark: what lies there may be truncated, and must not be missed after a crash.
+        let durable_end = durable_end.max(known.durable_end).min(high_watermark);
+        let checkpoint = Checkpoint { high_watermark, durable_end };
+        let frame = Frame::Checkpoint(checkpoint);
+        let noted = states::append(&mut open.journal, &frame).is_ok();
+        states::take(&mut self.stored, frame);
+        noted
+    }
+
+    /// The log failed: nothing is written to it any more.
     pub(crate) fn fail(&mut self) {
         self.failed = true;
-    }
-
-    /// The process dies. A state on its way to the disk may or may not have arrived.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
-        for _ in 0..random.below(self.writing.len() + 1) {
-            self.state = self.writing.pop_front().map(|(_, state)| state);
-        }
-        self.writing.clear();
-        self.flushing = None;
-        self.queued = None;
-        self.fails_next = false;
-        // Only the flag makes a damaged log harmless (R35): where the process died before it, the damage is not yet.
-        if std::mem::take(&mut self.failed) && self.state.as_ref().is_some_and(|state| state.nonvoter) {
-            self.lose_suffix(Offset::ZERO, random);
-        }
-    }
-
-    /// The machine loses power: any suffix of the unflushed log may be gone too.
-    pub(crate) fn cut_power(&mut self, random: &mut Random) {
-        self.crash(random);
-        self.lose_suffix(self.flushed, random);
-        self.tail_lost = true;
-    }
-
-    /// The machine loses power, and everything that was not flushed is gone.
-    #[cfg(test)]
-    pub(crate) fn cut_power_fully(&mut self) {
-        self.flushing = None;
-        self.queued = None;
-        self.writing.clear();
-        let kept = self.flushed;
-        self.batches.retain(|batch| batch.header().next_offset() <= kept);
-        self.watermark = self.watermark.min(self.end());
-        self.tail_lost = true;
-    }
-
-    /// The process dies after its log failed, and all of the log is gone.
-    #[cfg(test)]
-    pub(crate) fn crash_and_lose_all(&mut self) {
-        self.writing.clear();
-        self.flushing = None;
-        self.queued = None;
-        self.failed = false;
-        self.batches.clear();
-        self.flushed = Offset::ZERO;
-        self.watermark = Offset::ZERO;
-    }
-
-    fn lose_suffix(&mut self, kept: Offset, random: &mut Random) {
-        let first = self.batches.partition_point(|batch| batch.header().next_offset() <= kept);
-        let keep = first + random.below(self.batches.len() - first + 1);
-        self.batches.truncate(keep);
-        self.flushed = self.flushed.min(self.end());
-        self.watermark = self.watermark.min(self.end());
-    }
-
-    /// What a starting process finds: `None` if there never was a replica here. A log without a state was never
-    /// answered for.
-    pub(crate) fn load(&mut self) -> Option<(DurableState, EpochIndex, ProducerTable)> {
-        let Some(state) = self.state.clone() else {
-            *self = Disk::default();
-            return None;
-        };
-        let (mut epochs, mut producers) = (EpochIndex::default(), ProducerTable::default());
-        for batch in &self.batches {
-            epochs.append(batch.header().epoch.unwrap_or_default(), batch.header().next_offset());
-            producers.append(batch.header());
-        }
-        Some((state, epochs, producers))
+        self.breaking = false;
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::metadata::{LeaderState, Register};
+use holdfast_core::metadata::Register;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Acknowledged, Envelope, Event, ProduceError};
-use holdfast_core::{Incarnation, Term, Timestamp};
+use holdfast_core::{Incarnation, ProducerId, Timestamp};
 
+use crate::controller::{Report, node_of};
 use crate::network::{Link, Passage};
 
 /// One run of a process on a node.
@@ -33,6 +34,8 @@ pub(crate) enum Happening {
     Read { run: Run, partition: usize, event: Event },
     /// A connection between two brokers is there again.
     Connect { one: usize, other: usize },
+    /// A broker hears that its stream to another was opened.
+    Greeted { run: Run, peer: usize },
     /// A process starts.
     Boot { node: usize },
     /// A broker presents itself to the controller.
@@ -40,13 +43,13 @@ pub(crate) enum Happening {
     /// The controller looks around.
     Observe,
     /// The controller tells a broker of a partition.
-    Assign { run: Run, partition: usize, register: Register },
+    Assign { run: Run, partition: usize, version: u64, register: Register },
     /// A leader tells the controller.
-    Report { run: Run, partition: usize, term: Term, state: LeaderState, complete: bool },
+    Report { run: Run, partition: usize, report: Report },
     /// A batch reaches a broker.
     Produce { producer: usize, node: usize, sequence: i32, batch: RecordBatch },
     /// A producer gets an answer.
-    Answer { producer: usize, sequence: i32, result: Result<Acknowledged, ProduceError> },
+    Answer { producer: usize, id: ProducerId, sequence: i32, result: Result<Acknowledged, ProduceError> },
     /// A producer has something to write.
     Write { producer: usize },
     /// A producer has waited long enough.
@@ -70,6 +73,38 @@ pub(crate) enum Repair {
     Disk(usize),
     /// A process whose log failed is started anew.
     Restart(usize),
+    /// A process that stood still goes on.
+    Resume(usize),
+    /// A broker that was drained is stopped in order.
+    Stop(usize),
+    /// A zone that comes and goes does so again, so many more times.
+    Flap { zone: usize, left: u32 },
+}
+
+impl Happening {
+    /// The node whose process takes note of it; not where something is done to the process or its machine.
+    pub(crate) fn host(&self) -> Option<usize> {
+        match self {
+            Happening::Deliver { envelope, .. } => Some(node_of(envelope.to.broker)),
+            Happening::Timer { run, .. }
+            | Happening::Persisted { run, .. }
+            | Happening::Flushed { run, .. }
+            | Happening::Read { run, .. }
+            | Happening::Greeted { run, .. }
+            | Happening::Assign { run, .. } => Some(run.node),
+            Happening::Produce { node, .. } => Some(*node),
+            Happening::Connect { .. }
+            | Happening::Boot { .. }
+            | Happening::Register { .. }
+            | Happening::Observe
+            | Happening::Report { .. }
+            | Happening::Answer { .. }
+            | Happening::Write { .. }
+            | Happening::Resend { .. }
+            | Happening::Fault
+            | Happening::Repair(_) => None,
+        }
+    }
 }
 
 /// The plan of what will happen.

@@ -8,11 +8,15 @@
 
 mod clients;
 mod controller;
+pub mod coverage;
 mod digest;
 mod disk;
+mod driver;
 mod event_queue;
 mod faults;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod network;
 mod node;
 pub mod oracle;
@@ -20,7 +24,8 @@ pub mod plan;
 mod process;
 pub mod random;
 pub mod runner;
-#[cfg(test)]
+#[cfg(any(test, feature = "mutants"))]
 mod scenario;
+mod witness;
 mod workload;
 pub mod world;

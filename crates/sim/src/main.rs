@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use holdfast_sim::coverage::Coverage;
 use holdfast_sim::model;
 use holdfast_sim::runner::{Batch, Failure, run_seed, run_seed_twice, run_seeds};
 use holdfast_sim::world::Outcome;
@@ -97,6 +98,16 @@ fn search_all(only: Option<&str>, states: Option<usize>) -> ExitCode {
 fn report(results: &[(u64, Result<Outcome, Failure>)]) -> ExitCode {
     for failure in results.iter().filter_map(|(_, result)| result.as_ref().err()) {
         println!("{failure}");
+    }
+    let outcomes: Vec<&Outcome> = results.iter().filter_map(|(_, result)| result.as_ref().ok()).collect();
+    if let Some(slowest) = outcomes.iter().map(|outcome| outcome.settled_after).max() {
+        let mut coverage = Coverage::default();
+        outcomes.iter().for_each(|outcome| coverage.add(&outcome.coverage));
+        println!("came across, how often:\n{coverage}");
+        println!(
+            "whole again after the faults: {:.1} s of virtual time at the latest",
+            slowest.as_secs_f64()
+        );
     }
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     println!("{} passed, {failed} failed", results.len() - failed);

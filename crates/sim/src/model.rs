@@ -7,13 +7,14 @@
 //! committed so far; the steps between two states are judged as the oracle of the simulation does (REP-1 to REP-8).
 //! The schedule of a violation is a shortest one.
 //!
-//! Not in here: replica sets that change, unclean terms, failing disks, a stored high watermark, deaths between two
+//! Not in here: learners and deleted replicas, unclean terms, failing disks, a stored high watermark, deaths between two
 //! writes of one step unless the bounds ask for them.
 
 mod disk;
 mod history;
 mod interner;
 mod node;
+mod perform;
 mod search;
 mod state;
 mod step;
@@ -31,10 +32,12 @@ pub struct Bounds {
     pub name: &'static str,
     /// What an acknowledgement means.
     pub durability: Durability,
-    /// Number of replicas, at most 3.
+    /// Number of nodes, at most 4.
     pub replicas: usize,
     /// Who leads each term, from term 1. A node may hear of a term at any time, or never.
     pub leaders: &'static [usize],
+    /// The replica sets of the terms; all nodes in every term where there are none.
+    pub sets: &'static [Sets],
     /// How many records are produced, at any leader.
     pub records: u8,
     /// How often one of them is produced again.
@@ -55,6 +58,39 @@ pub struct Bounds {
     pub slow_flushes: bool,
     /// The search ends with the level in which it has seen so many states.
     pub states: usize,
+}
+
+/// The register's sets in one term.
+#[derive(Debug, Clone, Copy)]
+pub struct Sets {
+    /// The replica set.
+    pub set: &'static [usize],
+    /// The set being left; empty if there is none.
+    pub prev: &'static [usize],
+}
+
+impl Bounds {
+    /// The sets of a term.
+    fn sets_of(&self, term: u32) -> Sets {
+        const ALL: [usize; 4] = [0, 1, 2, 3];
+        let whole = Sets { set: &ALL[..self.replicas.min(ALL.len())], prev: &[] };
+        (term as usize).checked_sub(1).and_then(|nth| self.sets.get(nth)).copied().unwrap_or(whole)
+    }
+
+    /// Whether a node is a member in a term.
+    fn names(&self, term: u32, node: usize) -> bool {
+        let Sets { set, prev } = self.sets_of(term);
+        set.contains(&node) || prev.contains(&node)
+    }
+
+    /// The term whose change has to be complete before this one can begin (R3, R43); going on and going back need none.
+    fn waits_for(&self, term: u32) -> Option<u32> {
+        let before = term.checked_sub(1).filter(|&before| before > 0)?;
+        let (now, then) = (self.sets_of(term), self.sets_of(before));
+        let goes_back = now.set == then.prev && now.prev == then.set;
+        let goes_on = now.set == then.set && now.prev == then.prev;
+        (!then.prev.is_empty() && !goes_back && !goes_on).then_some(before)
+    }
 }
 
 /// What the search came across: it shows that the bounds leave room for something to happen.
@@ -134,6 +170,7 @@ const QUIET: Bounds = Bounds {
     durability: Durability::Disk,
     replicas: 3,
     leaders: &[0],
+    sets: &[],
     records: 1,
     retries: 0,
     duplicates: 0,
@@ -146,11 +183,21 @@ const QUIET: Bounds = Bounds {
     states: 1_000_000,
 };
 
+const OLD: &[usize] = &[0, 1, 2];
+const NEW: &[usize] = &[0, 1, 3];
+/// D takes C's place.
+const SWAP: &[Sets] = &[Sets { set: OLD, prev: &[] }, Sets { set: NEW, prev: OLD }];
+/// And then the next term has forgotten the old set.
+const SWAP_COMPLETED: &[Sets] = &[SWAP[0], SWAP[1], Sets { set: NEW, prev: &[] }];
+/// And then back again.
+const SWAP_GONE_BACK: &[Sets] = &[SWAP[0], SWAP[1], Sets { set: OLD, prev: NEW }];
+
 /// What `holdfast-sim --model` searches: about a minute on one core. The larger ones end at their number of states.
 pub fn configurations() -> Vec<Bounds> {
     let two_terms = Bounds { leaders: &[0, 1], ..QUIET };
     let power = Bounds { slow_flushes: true, power_cuts: 1, ..QUIET };
     let memory = Bounds { durability: Durability::Memory, power_cuts: 1, ..QUIET };
+    let swap = Bounds { replicas: 4, leaders: &[0, 1], sets: SWAP, states: 1_500_000, ..QUIET };
     let pair = Bounds { replicas: 2, leaders: &[0, 1], ..QUIET };
     vec![
         QUIET,
@@ -166,6 +213,10 @@ pub fn configurations() -> Vec<Bounds> {
         Bounds { name: "two_terms_one_power_cut", leaders: &[0, 1], ..power },
         Bounds { name: "two_terms_memory_one_power_cut", leaders: &[0, 1], ..memory },
         Bounds { name: "three_terms", leaders: &[0, 1, 0], ..two_terms },
+        Bounds { name: "swap", ..swap.clone() },
+        Bounds { name: "swap_same_leader", leaders: &[0, 0], ..swap.clone() },
+        Bounds { name: "swap_completed", leaders: &[0, 1, 3], sets: SWAP_COMPLETED, ..swap.clone() },
+        Bounds { name: "swap_gone_back", leaders: &[0, 1, 2], sets: SWAP_GONE_BACK, ..swap },
         Bounds {
             name: "pair_one_kill_one_retry",
             kills: 1,

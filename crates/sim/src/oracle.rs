@@ -4,16 +4,20 @@
 //! epoch, and what each epoch put at each offset. A log is known by its chain: one digest per batch over the batch and
 //! all before it, so that equal digests mean equal prefixes.
 
+mod commits;
+mod view;
+
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 
-use holdfast_core::metadata::{Durability, majority};
+use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Acknowledged, Envelope, Message, Replica};
-use holdfast_core::{Incarnation, LeaderEpoch, Offset, ProducerId};
+use holdfast_core::replication::{Acknowledged, Envelope, FetchKind, Message, Replica};
+use holdfast_core::{Incarnation, LeaderEpoch, Offset, ProducerId, ReplicaId};
 
-use crate::digest::Digest;
-use crate::disk::Disk;
+use crate::coverage::{Coverage, Sight};
+use crate::disk::{Disk, Found};
+use commits::{Committed, Leading};
+use view::View;
 
 /// A promise that was broken, with its id in docs/invariants.md.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,44 +38,13 @@ pub(crate) fn ensure(
     if holds { Ok(()) } else { Err(Violation { id, detail: detail() }) }
 }
 
-/// One batch of the committed sequence.
+/// Where a replica of the partition may be: one for each node.
 #[derive(Debug, Clone, Copy)]
-struct Committed {
-    next: Offset,
-    chain: u64,
-    /// Epoch of the leader that committed it.
-    epoch: LeaderEpoch,
-}
-
-/// What is known of one replica's disk and process.
-#[derive(Debug, Clone, Default)]
-struct View {
-    /// End offset and chain digest of every batch written.
-    chain: Vec<(Offset, u64)>,
-    /// Of this run of the process.
-    watermark: Offset,
-    active: Option<LeaderEpoch>,
-    /// The highest epoch that the replica ever spoke or wrote in.
-    obeyed: LeaderEpoch,
-}
-
-impl View {
-    fn extend(&mut self, batch: &RecordBatch) -> u64 {
-        let mut digest = Digest::default();
-        self.chain.last().map_or(0, |&(_, chain)| chain).hash(&mut digest);
-        digest.write(batch.bytes());
-        self.chain.push((batch.header().next_offset(), digest.finish()));
-        digest.finish()
-    }
-
-    /// Number of batches below `offset`.
-    fn count(&self, offset: Offset) -> usize {
-        self.chain.partition_point(|&(next, _)| next <= offset)
-    }
-
-    fn holds(&self, index: usize, chain: u64) -> bool {
-        self.chain.get(index).is_some_and(|&(_, own)| own == chain)
-    }
+pub(crate) struct Site<'a> {
+    /// The identity that the node's data directory gives its replicas.
+    pub(crate) id: ReplicaId,
+    /// Its disk.
+    pub(crate) disk: &'a Disk,
 }
 
 /// Knows all that happened in one partition.
@@ -81,6 +54,8 @@ pub(crate) struct Oracle {
     durability: Durability,
     /// Whether a commit must be found on a majority of the disks at once: not where acknowledged data may vanish.
     strict: bool,
+    /// Whether what is flushed stays: then not even an unclean recovery loses what a majority has on disk (R37).
+    disks_last: bool,
     views: Vec<View>,
     committed: Vec<Committed>,
     leaders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
@@ -89,23 +64,32 @@ pub(crate) struct Oracle {
     /// By producer and sequence: where it is committed.
     places: BTreeMap<(ProducerId, i32), Offset>,
     acknowledged: u64,
+    /// What it came across.
+    pub(crate) coverage: Coverage,
 }
 
 impl Oracle {
-    /// The oracle of a new partition with `replicas` replicas, on the first nodes.
-    pub(crate) fn new(partition: usize, durability: Durability, strict: bool, replicas: usize) -> Oracle {
+    /// The oracle of a new partition in a cluster of so many nodes.
+    pub(crate) fn new(partition: usize, durability: Durability, strict: bool, nodes: usize) -> Oracle {
         Oracle {
             partition,
             durability,
             strict,
-            views: vec![View::default(); replicas],
+            disks_last: true,
+            views: vec![View::default(); nodes],
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             written: BTreeMap::new(),
             next_sequence: BTreeMap::new(),
             places: BTreeMap::new(),
             acknowledged: 0,
+            coverage: Coverage::default(),
         }
+    }
+
+    /// Disks may fail as well, so that more may be lost by an unclean recovery.
+    pub(crate) fn on_failing_disks(self) -> Oracle {
+        Oracle { disks_last: false, ..self }
     }
 
     /// Number of batches acknowledged to producers.
@@ -117,17 +101,38 @@ impl Oracle {
         format!("partition {} node {node}", self.partition)
     }
 
-    /// The process died, or starts: what its disk holds now.
-    pub(crate) fn reloaded(&mut self, node: usize, disk: &Disk) -> Result<(), Violation> {
+    /// The process died.
+    pub(crate) fn stopped(&mut self, node: usize) {
+        self.views[node].stop();
+    }
+
+    /// The data directory is another one: the replica that was here is gone for good.
+    pub(crate) fn wiped(&mut self, node: usize) {
+        self.views[node] = View::default();
+    }
+
+    /// A process starts: what its files hold now. What was flushed below `kept` has to be there, unless the replica says
+    /// itself that it may have forgotten (R35).
+    pub(crate) fn reloaded(&mut self, node: usize, kept: Offset, found: &Found) -> Result<(), Violation> {
         let name = self.name(node);
         let view = &mut self.views[node];
-        view.chain.clear();
-        for batch in disk.batches() {
-            view.extend(batch);
+        view.stop();
+        let before = view.end();
+        let flushed = view.chain_below(kept);
+        if let Some(batches) = &found.batches {
+            view.reload(batches);
+        } else {
+            let held = view.count(found.epochs.end());
+            view.log.truncate(held);
         }
-        view.watermark = Offset::ZERO;
-        view.active = None;
-        let promise = disk.state().map_or(LeaderEpoch::ZERO, |state| state.promise);
+        self.coverage.count(Sight::TornTail, found.torn_bytes > 0);
+        self.coverage.count(Sight::TailLost, view.end() < before);
+        self.coverage.count(Sight::Quarantined, found.quarantined);
+        self.coverage.count(Sight::CleanStart, found.clean && before > Offset::ZERO);
+        ensure(found.state.nonvoter || view.chain_below(kept) == flushed, "LOG-1", || {
+            format!("{name} had flushed up to {kept}, and finds a log that ends at {}", view.end())
+        })?;
+        let promise = found.state.promise;
         ensure(promise >= view.obeyed, "REP-6", || {
             format!("{name} obeyed {} and finds promise {promise} on its disk", view.obeyed)
         })
@@ -144,12 +149,12 @@ impl Oracle {
         for batch in batches {
             let header = batch.header();
             let epoch = header.epoch.unwrap_or_default();
-            let promise = disk.state().map_or(LeaderEpoch::ZERO, |state| state.promise);
+            let promise = durable_promise(disk);
             ensure(promise >= epoch, "REP-6", || {
                 format!("{name} appends in {epoch} with durable promise {promise}")
             })?;
             let view = &mut self.views[node];
-            let end = view.chain.last().map_or(Offset::ZERO, |&(next, _)| next);
+            let end = view.end();
             ensure(header.base_offset == end, "REP-3", || {
                 format!("{name} appends {} at log end {end}", header.base_offset)
             })?;
@@ -163,15 +168,17 @@ impl Oracle {
         Ok(())
     }
 
-    /// The log is about to be cut.
-    pub(crate) fn truncating(&mut self, node: usize, end: Offset) -> Result<(), Violation> {
+    /// The log is about to be cut. In an unclean term it may go below the watermark (R37).
+    pub(crate) fn truncating(&mut self, node: usize, end: Offset, unclean: bool) -> Result<(), Violation> {
         let name = self.name(node);
         let view = &mut self.views[node];
-        ensure(end >= view.watermark, "REP-5", || {
+        ensure(unclean || end >= view.watermark, "REP-5", || {
             format!("{name} truncates to {end} below its high watermark {}", view.watermark)
         })?;
         let kept = view.count(end);
-        view.chain.truncate(kept);
+        view.log.truncate(kept);
+        view.watermark = view.watermark.min(end);
+        self.coverage.see(Sight::DivergedCut);
         Ok(())
     }
 
@@ -179,14 +186,26 @@ impl Oracle {
     pub(crate) fn sending(&mut self, node: usize, disk: &Disk, envelope: &Envelope) -> Result<(), Violation> {
         let name = self.name(node);
         let epoch = envelope.epoch;
-        let promise = disk.state().map_or(LeaderEpoch::ZERO, |state| state.promise);
+        let promise = durable_promise(disk);
         ensure(promise >= epoch, "REP-6", || {
             format!("{name} speaks in {epoch} with durable promise {promise}: {:?}", envelope.message)
         })?;
         self.views[node].obeyed = self.views[node].obeyed.max(epoch);
         let (written, flushed) = match &envelope.message {
-            Message::FenceOk { position, .. } => (position.end, position.end),
-            Message::Fetch { position, durable_end, .. } => (position.end, *durable_end),
+            Message::FenceOk { position, voter } => {
+                self.coverage.count(Sight::NonVoterAsked, !voter);
+                (position.end, position.end)
+            }
+            Message::Fetch { position, durable_end, kind, .. } => {
+                self.coverage.count(Sight::ForeignCopy, *kind == FetchKind::Recover);
+                (position.end, *durable_end)
+            }
+            Message::Data { durable_high_watermark, .. } => {
+                if self.views[node].active == Some(epoch) {
+                    self.note_durable(*durable_high_watermark);
+                }
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         ensure(written <= disk.end() && flushed <= disk.flushed(), "REP-6", || {
@@ -202,28 +221,55 @@ impl Oracle {
         node: usize,
         incarnation: Incarnation,
         replica: &Replica,
-        disks: &[&Disk],
+        sites: &[Site<'_>],
     ) -> Result<(), Violation> {
         let status = replica.status();
+        let (set, unclean) = replica.assignment().map_or((&[][..], false), |known| {
+            (&known.set[..], known.unclean && known.term == status.epoch.term)
+        });
         // What a replica does in an epoch does not count until its promise is durable; it is mute until then.
-        let promise = disks[node].state().map_or(LeaderEpoch::ZERO, |state| state.promise);
+        let mute = durable_promise(sites[node].disk) < status.epoch;
         // One that leads alone may have been appointed anew before it was heard: what it committed stays committed.
-        let (alone, mute) = (disks.len() == 1, promise < status.epoch);
+        let alone = set.len() == 1;
         if mute && !alone {
             return Ok(());
         }
-        let active = (status.active || alone).then_some(status.epoch);
-        self.check_role(node, incarnation, active.filter(|_| status.active && !mute))?;
+        let leads = (status.active && !mute).then_some(status.epoch);
+        self.check_role(node, incarnation, leads, unclean)?;
+        self.note_vote(node, replica.is_voter());
+        if self.doubts(node) {
+            return Ok(());
+        }
         let known = self.views[node].watermark;
-        let watermark = status.high_watermark.min(disks[node].end());
-        ensure(status.high_watermark >= known, "REP-7", || {
-            format!("{}: high watermark fell from {known} to {watermark}", self.name(node))
+        ensure(unclean || status.high_watermark >= known, "REP-7", || {
+            format!("{}: high watermark fell from {known} to {}", self.name(node), status.high_watermark)
         })?;
+        // Until it is written nobody can read it.
+        let watermark = status.high_watermark.min(sites[node].disk.end());
         if watermark > known {
             self.views[node].watermark = watermark;
-            self.check_prefix(node, watermark, active, disks)?;
+            let commits = status.active || alone;
+            let whole = watermark == status.high_watermark && !alone;
+            let leading = commits.then_some(Leading { node, epoch: status.epoch, set, whole });
+            self.check_prefix(node, watermark, leading, sites)?;
         }
         Ok(())
+    }
+
+    /// Whether a replica still shows what an unclean recovery gave up. Not for longer than its log holds it.
+    fn doubts(&mut self, node: usize) -> bool {
+        if self.views[node].doubtful {
+            let view = &self.views[node];
+            let shared = view.log.len().min(self.committed.len());
+            let agrees =
+                shared.checked_sub(1).is_none_or(|last| view.holds(last, self.committed[last].chain));
+            let followed = view.active.is_some() || view.log.len() <= self.committed.len();
+            self.views[node].doubtful = !(agrees && followed);
+        }
+        if self.views[node].doubtful {
+            self.views[node].watermark = Offset::ZERO;
+        }
+        self.views[node].doubtful
     }
 
     fn check_role(
@@ -231,6 +277,7 @@ impl Oracle {
         node: usize,
         incarnation: Incarnation,
         active: Option<LeaderEpoch>,
+        unclean: bool,
     ) -> Result<(), Violation> {
         let before = std::mem::replace(&mut self.views[node].active, active);
         let Some(epoch) = active.filter(|_| before != active) else { return Ok(()) };
@@ -238,90 +285,18 @@ impl Oracle {
         ensure(first == (node, incarnation) && before.is_none_or(|before| before < epoch), "REP-4", || {
             format!("{} is active in {epoch}, which node {} led", self.name(node), first.0)
         })?;
+        let others = self.views.iter().filter(|view| view.active.is_some()).count();
+        self.coverage.count(Sight::TwoActives, others > 1);
+        self.coverage.count(Sight::LaterRun, epoch.run > 0);
+        if unclean {
+            self.forget_what_an_unclean_leader_lacks(node)?;
+        }
         self.check_leader_holds_committed(node, epoch)
     }
 
-    /// REP-1: a leader holds all that leaders of earlier epochs committed.
-    fn check_leader_holds_committed(&self, node: usize, epoch: LeaderEpoch) -> Result<(), Violation> {
-        let Some(last) = self.committed.iter().rposition(|entry| entry.epoch < epoch) else { return Ok(()) };
-        let entry = self.committed[last];
-        ensure(self.views[node].holds(last, entry.chain), "REP-1", || {
-            let name = self.name(node);
-            format!("{name} leads {epoch} without offset {} committed in {}", entry.next, entry.epoch)
-        })
-    }
-
-    /// REP-2: all below the watermark is the committed sequence. A leader's watermark may extend it.
-    fn check_prefix(
-        &mut self,
-        node: usize,
-        watermark: Offset,
-        active: Option<LeaderEpoch>,
-        disks: &[&Disk],
-    ) -> Result<(), Violation> {
-        let name = self.name(node);
-        let view = &self.views[node];
-        let count = view.count(watermark);
-        let written = count.checked_sub(1).map_or(Offset::ZERO, |last| view.chain[last].0);
-        ensure(written == watermark, "REP-7", || {
-            format!("{name}: high watermark {watermark}, but batches end at {written}")
-        })?;
-        let shared = count.min(self.committed.len());
-        if let Some(last) = shared.checked_sub(1) {
-            ensure(view.holds(last, self.committed[last].chain), "REP-2", || {
-                format!("{name} shows another record than was committed below {}", self.committed[last].next)
-            })?;
-        }
-        if count == shared {
-            return Ok(());
-        }
-        let epoch = active.ok_or_else(|| Violation {
-            id: "REP-7",
-            detail: format!("{name} follows, and its high watermark {watermark} is above all committed"),
-        })?;
-        let batches = disks[node].batches()[shared..count].to_vec();
-        for batch in &batches {
-            self.commit(node, epoch, batch, disks)?;
-        }
-        for (other, view) in self.views.iter().enumerate() {
-            if let Some(later) = view.active.filter(|&later| later > epoch) {
-                self.check_leader_holds_committed(other, later)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn commit(
-        &mut self,
-        node: usize,
-        epoch: LeaderEpoch,
-        batch: &RecordBatch,
-        disks: &[&Disk],
-    ) -> Result<(), Violation> {
-        let (index, name) = (self.committed.len(), self.name(node));
-        let header = batch.header();
-        let (next, chain) = self.views[node].chain[index];
-        let held = |other: usize, disk: &Disk| {
-            let reached = if self.durability == Durability::Disk { disk.flushed() } else { disk.end() };
-            reached >= next && self.views[other].holds(index, chain)
-        };
-        let copies = disks.iter().enumerate().filter(|&(other, disk)| held(other, disk)).count();
-        ensure(!self.strict || copies >= majority(disks.len()), "REP-7", || {
-            format!("{name} commits offset {} in {epoch} with {copies} copies", header.base_offset)
-        })?;
-        self.committed.push(Committed { next, chain, epoch });
-        if let (Some(producer), Some(last)) = (header.producer, header.last_sequence()) {
-            let expected = self.next_sequence.entry(producer.id).or_insert(0);
-            ensure(producer.base_sequence == *expected, "REP-8", || {
-                format!(
-                    "{name} commits sequence {} of producer {} where {expected} follows, at offset {}",
-                    producer.base_sequence, producer.id, header.base_offset
-                )
-            })?;
-            *expected = last + 1;
-            self.places.insert((producer.id, producer.base_sequence), header.base_offset);
-        }
-        Ok(())
+    fn note_vote(&mut self, node: usize, voter: bool) {
+        let before = self.views[node].voter.replace(voter);
+        self.coverage.count(Sight::Rejoined, before == Some(false) && voter);
     }
 
     /// A batch is acknowledged to its producer.
@@ -333,6 +308,7 @@ impl Oracle {
         acknowledged: &Acknowledged,
     ) -> Result<(), Violation> {
         self.acknowledged += 1;
+        self.coverage.count(Sight::DuplicateAcknowledged, acknowledged.duplicate);
         let place = self.places.get(&(producer, sequence)).copied();
         ensure(place == Some(acknowledged.base_offset), "REP-8", || {
             let (name, offset) = (self.name(node), acknowledged.base_offset);
@@ -342,18 +318,33 @@ impl Oracle {
         })
     }
 
-    /// At the end: producers wrote so many records, and all replicas hold the same log.
-    pub(crate) fn finish(&self, written: &BTreeMap<ProducerId, i32>) -> Result<(), Violation> {
-        for (producer, &records) in written {
+    /// At the end: producers wrote so many records, and all members hold the same log, byte for byte.
+    pub(crate) fn finish(
+        &self,
+        written: &BTreeMap<ProducerId, i32>,
+        logs: &[(usize, Vec<RecordBatch>)],
+    ) -> Result<(), Violation> {
+        // An unclean recovery may have taken what was acknowledged.
+        let whole = self.coverage.of(Sight::UncleanLoss) == 0;
+        for (producer, &records) in written.iter().filter(|_| whole) {
             let committed = self.next_sequence.get(producer).copied().unwrap_or(0);
             ensure(committed == records, "REP-8", || {
                 format!("producer {producer} wrote {records} records, and {committed} are committed")
             })?;
         }
-        for (node, view) in self.views.iter().enumerate() {
-            let same = view.chain.last() == self.views[0].chain.last();
-            ensure(same, "REP-2", || format!("{} ends with another log than node 0", self.name(node)))?;
+        for (node, batches) in logs {
+            let mut view = View::default();
+            view.reload(batches);
+            let committed = self.committed.last().map(|last| (last.next, last.chain));
+            let held = view.log.last().map(|last| (last.next, last.chain));
+            ensure(held == committed, "REP-2", || {
+                format!("{} has in its files another log than was committed", self.name(*node))
+            })?;
         }
         Ok(())
     }
+}
+
+fn durable_promise(disk: &Disk) -> LeaderEpoch {
+    disk.state().map_or(LeaderEpoch::ZERO, |state| state.promise)
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use holdfast_core::metadata::Durability;
+use holdfast_log::{ByteSize, LogConfig};
 
 use crate::random::Random;
 
 /// One simulated run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Brokers, each in a zone of its own.
+    /// Brokers, dealt out to the zones in turn.
     pub brokers: usize,
+    /// Zones.
+    pub zones: usize,
     /// Replicas of each partition.
     pub replicas: usize,
     /// Partitions.
@@ -25,15 +28,21 @@ pub struct Plan {
     pub write_interval: Duration,
     /// How messages travel while faults go on.
     pub network: NetworkPlan,
-    /// How long disks take.
+    /// How long disks take, and how they are laid out.
     pub disk: DiskPlan,
+    /// Whether replica sets change.
+    pub moves: bool,
+    /// Whether a majority may forget at once what it acknowledged, and an operator then orders an unclean recovery (R37).
+    pub unclean: bool,
     /// What goes wrong, with its weight.
     pub faults: Vec<(FaultKind, u32)>,
     /// Mean time between faults.
     pub fault_interval: Duration,
     /// How long faults go on.
     pub chaos: Duration,
-    /// How long the healed cluster may take to finish everything.
+    /// How the faults end.
+    pub healing: Healing,
+    /// How long the healed cluster may take to write everything everywhere.
     pub settle: Duration,
 }
 
@@ -46,17 +55,36 @@ pub struct NetworkPlan {
     pub loss: u32,
     /// Messages that arrive twice, of a thousand; the second time up to seconds later.
     pub duplication: u32,
-    /// Whether messages of one connection keep their order, as on a stream.
+    /// Whether messages of one connection keep their order, as on a stream. Those of two never do.
     pub ordered: bool,
 }
 
-/// How long a disk takes, in microseconds.
+/// How long a disk takes, in microseconds, and how the logs on it are laid out, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct DiskPlan {
     /// Longest flush.
     pub flush: u64,
     /// Longest persist of a replica's state.
     pub persist: u64,
+    /// Size at which a segment is sealed.
+    pub segment_size: u64,
+    /// Bytes of log per entry of a segment's index.
+    pub index_interval: u64,
+}
+
+impl DiskPlan {
+    pub(crate) fn log_config(&self) -> LogConfig {
+        LogConfig { segment_size: ByteSize(self.segment_size), index_interval: ByteSize(self.index_interval) }
+    }
+}
+
+/// How the faults end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Healing {
+    /// Everything comes back.
+    Whole,
+    /// A zone stays dead while the others finish everything; then it comes back too.
+    WithoutZone,
 }
 
 /// Something that goes wrong.
@@ -66,53 +94,140 @@ pub enum FaultKind {
     Crash,
     /// A process dies between two of its actions.
     CrashMidway,
-    /// A machine loses power: what was not flushed may be gone.
-    PowerCut,
     /// All processes die at once.
     CrashAll,
+    /// A process ends in order and is started again.
+    Restart,
+    /// A machine loses power: what was not flushed may be gone.
+    PowerCut,
+    /// A machine loses power, and once more while its process starts.
+    PowerCutStarting,
+    /// All machines of a zone lose power.
+    ZonePowerCut,
+    /// All machines lose power at once.
+    PowerCutAll,
+    /// All processes of a zone die, come back and die again, several times.
+    ZoneFlaps,
+    /// A process stands still, and goes on with what piled up.
+    Pause,
+    /// All processes of a zone stand still.
+    ZonePause,
     /// A broker is cut off from the others, both ways.
     Isolate,
+    /// A broker hears the others, and is not heard.
+    Mute,
+    /// A broker is heard, and hears nobody.
+    Deaf,
     /// Messages get lost in one direction between two brokers.
     CutOneWay,
+    /// The brokers fall into two halves, and one broker hears both.
+    Bridge,
+    /// A zone is cut off from the other zones and from the controllers.
+    ZoneCut,
     /// A connection breaks and is opened again.
     Reset,
-    /// No controller can be reached for long.
+    /// No controller can be reached for some time.
     ControllerDown,
+    /// No controller can be reached for longer than anything else takes.
+    ControllerGone,
     /// One broker cannot reach the controller, which thinks it dead.
     ControllerCut,
+    /// Another controller leads, and knows nothing but the register.
+    ControllerFailover,
+    /// A command of before is proposed once more.
+    StaleCommand,
     /// The controller takes a living broker for dead.
     FalseVerdict,
     /// The controller appoints another leader for no reason.
     Reappoint,
-    /// A log fails and may lose anything.
-    StorageFailure,
+    /// An operation on a log or on the promises fails.
+    DiskError,
+    /// A bit turns below what is flushed.
+    Rot,
+    /// A machine loses power, and a bit turns above what was flushed.
+    RotTail,
     /// A disk is very slow for a while.
     SlowDisk,
+    /// A replica set is to move.
+    Move,
+    /// A move is called off.
+    CancelMove,
+    /// A broker is drained, stopped in order and started again.
+    Drain,
+    /// A data directory is lost; the broker comes back with an empty one.
+    Wipe,
 }
 
-const ALL_FAULTS: [FaultKind; 13] = [
-    FaultKind::Crash,
-    FaultKind::CrashMidway,
-    FaultKind::PowerCut,
-    FaultKind::CrashAll,
-    FaultKind::Isolate,
-    FaultKind::CutOneWay,
-    FaultKind::Reset,
-    FaultKind::ControllerDown,
-    FaultKind::ControllerCut,
-    FaultKind::FalseVerdict,
-    FaultKind::Reappoint,
-    FaultKind::StorageFailure,
-    FaultKind::SlowDisk,
-];
+impl FaultKind {
+    const ALL: [FaultKind; 33] = {
+        use FaultKind::*;
+        [
+            Crash,
+            CrashMidway,
+            CrashAll,
+            Restart,
+            PowerCut,
+            PowerCutStarting,
+            ZonePowerCut,
+            PowerCutAll,
+            ZoneFlaps,
+            Pause,
+            ZonePause,
+            Isolate,
+            Mute,
+            Deaf,
+            CutOneWay,
+            Bridge,
+            ZoneCut,
+            Reset,
+            ControllerDown,
+            ControllerGone,
+            ControllerCut,
+            ControllerFailover,
+            StaleCommand,
+            FalseVerdict,
+            Reappoint,
+            DiskError,
+            Rot,
+            RotTail,
+            SlowDisk,
+            Move,
+            CancelMove,
+            Drain,
+            Wipe,
+        ]
+    };
+
+    /// Whether acknowledged data may vanish from one disk by it, whatever the durability.
+    pub(crate) fn loses(self, durability: Durability) -> bool {
+        let power = [
+            FaultKind::PowerCut,
+            FaultKind::PowerCutStarting,
+            FaultKind::ZonePowerCut,
+            FaultKind::PowerCutAll,
+            FaultKind::RotTail,
+        ];
+        let always = matches!(self, FaultKind::DiskError | FaultKind::Rot | FaultKind::Wipe);
+        always || (durability == Durability::Memory && power.contains(&self))
+    }
+
+    /// Whether a replica set changes by it.
+    fn moves(self) -> bool {
+        matches!(self, FaultKind::Move | FaultKind::CancelMove | FaultKind::Wipe)
+    }
+}
 
 impl Plan {
     /// The plan of a seed.
     pub fn of_seed(random: &mut Random) -> Plan {
         let replicas = random.pick(&[3, 3, 3, 3, 3, 3, 5, 1]).unwrap_or(3);
         let durability = if random.chance(500) { Durability::Disk } else { Durability::Memory };
+        let moves = replicas > 1 && random.chance(400);
+        let unclean = !moves && replicas > 1 && durability == Durability::Memory && random.chance(300);
+        let spare = if moves { random.between(0, 3) as usize } else { 0 };
         Plan {
-            brokers: if replicas == 1 { 1 } else { replicas },
+            brokers: replicas + spare,
+            zones: replicas,
             replicas,
             partitions: random.between(1, 2) as usize,
             durability,
@@ -120,31 +235,25 @@ impl Plan {
             batches: random.between(30, 120) as u32,
             write_interval: random.micros(20_000, 300_000),
             network: network_of_seed(random),
-            disk: DiskPlan { flush: random.between(200, 20_000), persist: random.between(200, 20_000) },
-            faults: faults_of_seed(random, replicas),
+            disk: disk_of_seed(random),
+            moves,
+            unclean,
+            faults: faults_of_seed(random, replicas, moves, unclean),
             fault_interval: random.micros(100_000, 1_500_000),
             chaos: random.micros(5_000_000, 20_000_000),
-            settle: Duration::from_secs(90),
+            healing: if replicas > 1 && random.chance(300) { Healing::WithoutZone } else { Healing::Whole },
+            settle: Duration::from_secs(60),
         }
     }
 
-    /// A calm cluster of three, for directed tests.
-    pub fn calm(durability: Durability) -> Plan {
-        Plan {
-            brokers: 3,
-            replicas: 3,
-            partitions: 1,
-            durability,
-            producers: 1,
-            batches: 20,
-            write_interval: Duration::from_millis(50),
-            network: NetworkPlan { delay: (200, 2_000), loss: 0, duplication: 0, ordered: true },
-            disk: DiskPlan { flush: 2_000, persist: 2_000 },
-            faults: Vec::new(),
-            fault_interval: Duration::from_secs(1),
-            chaos: Duration::from_secs(2),
-            settle: Duration::from_secs(30),
-        }
+    /// Whether flushed data may vanish from a disk.
+    pub(crate) fn destroys(&self) -> bool {
+        self.faults.iter().any(|(kind, _)| kind.loses(Durability::Disk))
+    }
+
+    /// Whether acknowledged data may vanish from a disk.
+    pub(crate) fn loses(&self) -> bool {
+        self.faults.iter().any(|(kind, _)| kind.loses(self.durability))
     }
 }
 
@@ -158,16 +267,37 @@ fn network_of_seed(random: &mut Random) -> NetworkPlan {
     }
 }
 
+fn disk_of_seed(random: &mut Random) -> DiskPlan {
+    DiskPlan {
+        flush: random.between(200, 20_000),
+        persist: random.between(200, 20_000),
+        segment_size: random.pick(&[300, 1_000, 4_000, 1 << 20]).unwrap_or(1 << 20),
+        index_interval: random.pick(&[64, 200, 4_096]).unwrap_or(4_096),
+    }
+}
+
 /// Each seed plays with some of the faults only, so that each is also seen without the others.
-fn faults_of_seed(random: &mut Random, replicas: usize) -> Vec<(FaultKind, u32)> {
-    let mut faults: Vec<(FaultKind, u32)> =
-        ALL_FAULTS.into_iter().filter(|_| random.chance(500)).map(|kind| (kind, 1)).collect();
-    for (_, weight) in &mut faults {
-        *weight = random.between(1, 5) as u32;
+fn faults_of_seed(random: &mut Random, replicas: usize, moves: bool, unclean: bool) -> Vec<(FaultKind, u32)> {
+    let often = random.between(150, 500) as u32;
+    let mut faults = Vec::new();
+    for kind in FaultKind::ALL {
+        if random.chance(often) {
+            faults.push((kind, random.between(1, 5) as u32));
+        }
+    }
+    faults.retain(|(kind, _)| moves || !kind.moves());
+    if moves {
+        faults.push((FaultKind::Move, 4));
+    }
+    if unclean {
+        faults.push((FaultKind::PowerCutAll, 2));
+        if random.chance(600) {
+            faults.retain(|(kind, _)| !kind.loses(Durability::Disk));
+        }
     }
     if replicas == 1 {
         // One copy: nothing that takes it away can be survived.
-        faults.retain(|(kind, _)| !matches!(kind, FaultKind::StorageFailure));
+        faults.retain(|(kind, _)| !kind.loses(Durability::Disk));
     }
     faults
 }

@@ -1,44 +1,73 @@
-//! The life of a process: it is told of partitions, dies, loses what was not flushed, and starts from its disks.
+//! The life of a process: it is told of partitions, stands still, dies, loses what was not flushed, and starts from its
+//! disks.
 
 use holdfast_core::Incarnation;
 use holdfast_core::metadata::Register;
 use holdfast_core::replication::{Assignment, Event, Loaded, Replica};
 
 use crate::controller::broker_id;
+use crate::coverage::Sight;
+use crate::disk::Found;
 use crate::event_queue::{Happening, Run};
 use crate::node::config;
 use crate::oracle::Violation;
 use crate::world::World;
 
 impl World {
-    /// The controller told of a partition: a replica that was not there is created (R46).
+    /// The controller told of a partition: a replica that was not there is created, one that is named no more is deleted
+    /// (R46).
     pub(crate) fn assign(
         &mut self,
         run: Run,
         partition: usize,
+        version: u64,
         register: &Register,
     ) -> Result<(), Violation> {
-        let node = &mut self.nodes[run.node];
-        if !(node.running && run.incarnation == node.incarnation) {
+        if !self.nodes[run.node].is_running(run) {
             return Ok(());
         }
         if !self.controller.is_reachable(run.node) {
             self.controller.forget_told(run.node, run.incarnation, partition);
             return Ok(());
         }
+        let me = self.nodes[run.node].replica_id();
+        let slot = &mut self.nodes[run.node].slots[partition];
+        if version < slot.version && self.plan.moves {
+            return Ok(()); // a map is never replaced by an older one
+        }
+        slot.version = slot.version.max(version);
+        if !register.names(me) {
+            return self.delete(run, partition);
+        }
         let assignment = Assignment::from(register);
-        let (me, incarnation) = (node.replica_id(), node.incarnation);
-        let slot = &mut node.slots[partition];
-        if slot.replica.is_none() && assignment.names(me) {
-            let loaded = Loaded::empty(me, incarnation, &assignment);
+        if slot.replica.is_none() {
+            if slot.disk.create().is_err() {
+                return self.crash_and_restart(run.node, false);
+            }
+            let life = slot.lives;
+            let loaded = Loaded { life, ..Loaded::empty(me, run.incarnation, &assignment) };
             slot.replica = Some(Replica::new(self.now, config(&self.plan), loaded));
         }
         self.tell(run.node, partition, Event::Assign(assignment))
     }
 
+    fn delete(&mut self, run: Run, partition: usize) -> Result<(), Violation> {
+        let slot = &mut self.nodes[run.node].slots[partition];
+        if slot.replica.is_some() || slot.disk.state().is_some() {
+            slot.clear(&self.plan);
+            self.oracles[partition].wiped(run.node);
+            self.coverage.see(Sight::Deleted);
+            let answers = |&(node, _): &(usize, _), request: &mut crate::world::Request| {
+                node != run.node || self.producers[request.producer].partition != partition
+            };
+            self.requests.retain(answers);
+        }
+        Ok(())
+    }
+
     /// A process starts: what its disks hold decides what it is.
     pub(crate) fn boot(&mut self, node: usize) -> Result<(), Violation> {
-        if self.nodes[node].running {
+        if self.nodes[node].running || self.nodes[node].stays_down {
             return Ok(());
         }
         let host = &mut self.nodes[node];
@@ -60,43 +89,93 @@ impl World {
     }
 
     fn load(&mut self, run: Run, partition: usize) -> Result<(), Violation> {
-        let me = self.nodes[run.node].replica_id();
         let slot = &mut self.nodes[run.node].slots[partition];
-        slot.timer = None;
-        let found = slot.disk.load();
-        self.oracles[partition].reloaded(run.node, &slot.disk)?;
-        let Some((state, epochs, producers)) = found else { return Ok(()) };
+        let kept = slot.disk.flushed();
+        match slot.disk.open() {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) => {
+                self.trace(|| format!("node {} partition {partition} starts: {}", run.node, found.summary()));
+                self.oracles[partition].reloaded(run.node, kept, &found)?;
+                self.start_replica(run, partition, found)
+            }
+            // The machine lost power while its process started.
+            Err(_) => {
+                self.coverage.see(Sight::DiedStarting);
+                self.crash_and_restart(run.node, true)
+            }
+        }
+    }
+
+    fn start_replica(&mut self, run: Run, partition: usize, found: Found) -> Result<(), Violation> {
+        let host = &mut self.nodes[run.node];
+        let (me, life) = (host.replica_id(), host.slots[partition].lives);
         let loaded = Loaded {
             me,
             incarnation: run.incarnation,
-            state,
-            epochs,
-            producers,
-            high_watermark: slot.disk.watermark(),
-            tail_lost: slot.disk.tail_lost(),
+            state: found.state,
+            epochs: found.epochs,
+            producers: found.producers,
+            high_watermark: found.watermark,
+            tail_lost: found.tail_lost,
+            damaged: found.quarantined,
+            life,
         };
-        slot.replica = Some(Replica::new(self.now, config(&self.plan), loaded));
+        host.slots[partition].replica = Some(Replica::new(self.now, config(&self.plan), loaded));
         self.drain(run.node, partition)
+    }
+
+    /// The process ends in order, as far as its disks allow.
+    pub(crate) fn close(&mut self, node: usize) -> Result<(), Violation> {
+        for slot in &mut self.nodes[node].slots {
+            if let Some(replica) = &slot.replica {
+                let watermark = replica.status().high_watermark;
+                slot.disk.close(watermark);
+            }
+        }
+        self.crash(node, false)
     }
 
     /// The process dies, of itself or with its machine.
     pub(crate) fn crash(&mut self, node: usize, power: bool) -> Result<(), Violation> {
-        self.nodes[node].running = false;
-        for partition in 0..self.plan.partitions {
-            let host = &mut self.nodes[node];
-            let slot = &mut host.slots[partition];
+        let host = &mut self.nodes[node];
+        host.running = false;
+        host.paused = 0;
+        host.backlog.clear();
+        for (partition, slot) in host.slots.iter_mut().enumerate() {
             slot.replica = None;
             slot.timer = None;
+            slot.report = None;
             if power {
                 slot.disk.cut_power(&mut host.random);
             } else {
                 slot.disk.crash(&mut host.random);
             }
-            self.oracles[partition].reloaded(node, &slot.disk)?;
+            self.oracles[partition].stopped(node);
         }
         self.requests.retain(|&(at, _), _| at != node);
         for other in (0..self.nodes.len()).filter(|&other| other != node) {
             self.network.reset(node, other);
+        }
+        Ok(())
+    }
+
+    /// A process that stood still goes on, and finds all at once what came meanwhile.
+    pub(crate) fn resume(&mut self, node: usize) -> Result<(), Violation> {
+        let host = &mut self.nodes[node];
+        host.paused = host.paused.saturating_sub(1);
+        if host.paused > 0 {
+            return Ok(());
+        }
+        let backlog = std::mem::take(&mut host.backlog);
+        self.coverage.count(Sight::Resumed, !backlog.is_empty());
+        for (partition, slot) in host.slots.iter().enumerate() {
+            let led = slot.replica.as_ref().map(Replica::status).filter(|status| status.active);
+            let register = self.controller.register(partition);
+            let deposed = led.zip(register).is_some_and(|(led, register)| register.term > led.epoch.term);
+            self.coverage.count(Sight::Zombie, deposed);
+        }
+        for happening in backlog {
+            self.perform(happening)?;
         }
         Ok(())
     }
@@ -113,9 +192,17 @@ impl World {
         if cut || !self.nodes[one].running || !self.nodes[other].running {
             return Ok(());
         }
+        for (node, peer) in [(one, other), (other, one)] {
+            let run = self.nodes[node].run();
+            self.perform(Happening::Greeted { run, peer })?;
+        }
+        Ok(())
+    }
+
+    /// A broker hears that its stream to another was opened.
+    pub(crate) fn greet(&mut self, run: Run, peer: usize) -> Result<(), Violation> {
         for partition in 0..self.plan.partitions {
-            self.tell(one, partition, Event::PeerConnected { broker: broker_id(other) })?;
-            self.tell(other, partition, Event::PeerConnected { broker: broker_id(one) })?;
+            self.tell_run(run, partition, Event::PeerConnected { broker: broker_id(peer) })?;
         }
         Ok(())
     }

@@ -34,12 +34,20 @@ pub(crate) struct Producer {
     remaining: u32,
     next_sequence: i32,
     outstanding: VecDeque<Outstanding>,
+    /// Whether what was acknowledged may be lost by an operator's order, so that its sequence has to begin anew.
+    begins_anew: bool,
     random: Random,
 }
 
 impl Producer {
     /// A producer of `batches` batches.
-    pub(crate) fn new(id: ProducerId, partition: usize, batches: u32, random: Random) -> Producer {
+    pub(crate) fn new(
+        id: ProducerId,
+        partition: usize,
+        batches: u32,
+        begins_anew: bool,
+        random: Random,
+    ) -> Producer {
         Producer {
             id,
             partition,
@@ -48,6 +56,7 @@ impl Producer {
             remaining: batches,
             next_sequence: 0,
             outstanding: VecDeque::new(),
+            begins_anew,
             random,
         }
     }
@@ -60,6 +69,11 @@ impl Producer {
     /// Whether it has more to make.
     pub(crate) fn goes_on(&self) -> bool {
         self.remaining > 0
+    }
+
+    /// It has one batch more to make.
+    pub(crate) fn make_one_more(&mut self) {
+        self.remaining += 1;
     }
 
     /// Number of records made so far.
@@ -119,11 +133,32 @@ impl Producer {
                 self.target = node_of(*leader).min(brokers - 1);
                 false
             }
+            Err(ProduceError::OutOfOrderSequence { .. } | ProduceError::UnknownProducer)
+                if self.begins_anew =>
+            {
+                self.begin_anew(result);
+                false
+            }
             Err(ProduceError::OutOfOrderSequence { .. } | ProduceError::Overloaded { .. }) => false,
             Err(_) => {
                 self.try_another(brokers);
                 false
             }
+        }
+    }
+
+    /// Where what it was told of is gone, it goes on as another producer, with what was not acknowledged.
+    fn begin_anew(&mut self, result: &Result<Acknowledged, ProduceError>) {
+        let first = self.outstanding.front().map_or(self.next_sequence, |batch| batch.sequence);
+        let lost = match result {
+            Err(ProduceError::OutOfOrderSequence { expected, .. }) => *expected < first,
+            _ => first > 0,
+        };
+        if lost {
+            self.id = ProducerId(self.id.0 + 1_000);
+            self.remaining += self.outstanding.len() as u32;
+            self.outstanding.clear();
+            self.next_sequence = 0;
         }
     }
 

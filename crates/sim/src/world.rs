@@ -1,30 +1,35 @@
-//! The simulated world: brokers with their disks, the network, the controller, producers, and one virtual clock.
+//! The simulated world: brokers with their disks, the network, the controllers, producers, and one virtual clock.
 //!
 //! ```text
 //!  plan ──► faults ──► World ◄── event queue (time, then order of planning)
-//!                        │  handle ──► core::replication::Replica ──► actions (node.rs)
+//!                        │  handle ──► core::replication::Replica ──► actions (node.rs) ──► log, journal (disk.rs)
 //!                        └── oracle after every step
 //! ```
 //! Nothing here reads a clock or iterates in hash order: one seed is one history.
+
+mod healing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use holdfast_core::metadata::majority;
 use holdfast_core::replication::RequestId;
-use holdfast_core::{Incarnation, ProducerId, Timestamp};
+use holdfast_core::{ProducerId, Timestamp};
 
-use crate::controller::Controller;
+use crate::controller::{Controller, Report};
+use crate::coverage::{Coverage, Sight};
 use crate::digest::Digest;
-use crate::event_queue::{EventQueue, Happening, Repair, Run};
+use crate::event_queue::{EventQueue, Happening, Run};
 use crate::network::Network;
 use crate::node::Node;
 use crate::oracle::{Oracle, Violation};
-use crate::plan::{FaultKind, Plan};
+use crate::plan::Plan;
 use crate::random::Random;
+use crate::witness::Witness;
 use crate::workload::Producer;
 
-/// How often the controller looks around.
+/// How often the controllers look around.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a producer waits for an answer.
 pub(crate) const RESEND_INTERVAL: Duration = Duration::from_millis(1500);
@@ -43,7 +48,9 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Number of faults of each kind.
     pub faults: BTreeMap<String, u64>,
-    /// Virtual time from the end of the faults until all was written everywhere.
+    /// What the run came across.
+    pub coverage: Coverage,
+    /// Virtual time from the end of the faults until all was written wherever it can be.
     pub settled_after: Duration,
 }
 
@@ -51,6 +58,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub(crate) producer: usize,
+    pub(crate) id: ProducerId,
     pub(crate) sequence: i32,
 }
 
@@ -66,12 +74,17 @@ pub struct World {
     pub(crate) controller: Controller,
     pub(crate) producers: Vec<Producer>,
     pub(crate) oracles: Vec<Oracle>,
+    pub(crate) witness: Witness,
     pub(crate) requests: BTreeMap<(usize, RequestId), Request>,
     pub(crate) request_count: u64,
+    pub(crate) report_count: u64,
     pub(crate) healed: bool,
     pub(crate) faults: BTreeMap<String, u64>,
+    pub(crate) coverage: Coverage,
     /// A process that dies after so many more actions.
     pub(crate) doomed: Option<(usize, usize)>,
+    /// Partitions that lack a majority at this moment.
+    without_majority: BTreeSet<usize>,
     digest: Digest,
     steps: u64,
     trace: bool,
@@ -88,31 +101,34 @@ impl World {
     /// A world by plan.
     pub fn new(plan: Plan, mut random: Random) -> World {
         let nodes: Vec<Node> = (0..plan.brokers).map(|node| Node::new(&plan, node, random.word())).collect();
-        let incarnations: Vec<Incarnation> = nodes.iter().map(|node| node.incarnation).collect();
         let mut producers = Vec::new();
         for partition in 0..plan.partitions {
             for _ in 0..plan.producers {
                 let id = ProducerId(producers.len() as i64);
-                producers.push(Producer::new(id, partition, plan.batches, random.fork()));
+                producers.push(Producer::new(id, partition, plan.batches, plan.unclean, random.fork()));
             }
         }
-        let losing = plan.faults.iter().any(|&(kind, _)| kind == FaultKind::StorageFailure)
-            || (plan.durability == holdfast_core::metadata::Durability::Memory
-                && plan.faults.iter().any(|&(kind, _)| kind == FaultKind::PowerCut));
-        let oracle = |partition| Oracle::new(partition, plan.durability, !losing, plan.replicas);
+        let oracle = |partition| {
+            let oracle = Oracle::new(partition, plan.durability, !plan.loses(), plan.brokers);
+            if plan.destroys() { oracle.on_failing_disks() } else { oracle }
+        };
         World {
             now: Timestamp(1),
             network: Network::new(plan.network, random.fork()),
-            controller: Controller::new(&plan, &incarnations, random.fork()),
+            controller: Controller::new(&plan, &nodes, random.fork()),
             oracles: (0..plan.partitions).map(oracle).collect(),
+            witness: Witness::default(),
             queue: EventQueue::default(),
             nodes,
             producers,
             requests: BTreeMap::new(),
             request_count: 0,
+            report_count: 0,
             healed: false,
             faults: BTreeMap::new(),
+            coverage: Coverage::default(),
             doomed: None,
+            without_majority: BTreeSet::new(),
             digest: Digest::default(),
             steps: 0,
             trace: false,
@@ -132,32 +148,37 @@ impl World {
         &self.plan
     }
 
-    /// Lets faults happen, heals, and waits for everything to be written everywhere.
+    /// Lets faults happen, heals, and waits for everything to be written everywhere; then once more with a zone dead and
+    /// no controllers.
     pub fn run(&mut self) -> Result<Outcome, Violation> {
         self.begin();
         let healing = self.now + self.plan.chaos;
         while self.now < healing {
             self.step()?;
         }
-        self.heal()?;
-        let (healed, deadline) = (self.now, self.now + self.plan.settle);
-        while !self.is_settled() {
-            if self.now > deadline {
-                return Err(Violation { id: "LIVE-1", detail: self.describe_standstill() });
-            }
-            self.step()?;
-        }
+        let settled_after = self.recover()?;
         self.judge()?;
+        let mut coverage = std::mem::take(&mut self.coverage);
+        coverage.add(&self.controller.coverage);
+        self.oracles.iter().for_each(|oracle| coverage.add(&oracle.coverage));
         Ok(Outcome {
             digest: self.digest.finish(),
             steps: self.steps,
             acknowledged: self.oracles.iter().map(Oracle::acknowledged).sum(),
             faults: std::mem::take(&mut self.faults),
-            settled_after: self.now.since(healed),
+            coverage,
+            settled_after,
         })
     }
 
     fn begin(&mut self) {
+        for node in &mut self.nodes {
+            for slot in &mut node.slots {
+                // A new journal on a whole disk.
+                let opened = slot.disk.open();
+                debug_assert!(matches!(opened, Ok(None)), "{opened:?}");
+            }
+        }
         self.queue.plan(self.now, Happening::Observe);
         self.plan_fault();
         for producer in 0..self.producers.len() {
@@ -176,59 +197,71 @@ impl World {
             return Err(Violation { id: "LIVE-2", detail: self.describe_standstill() });
         }
         (at, &happening).hash(&mut self.digest);
-        if self.trace {
-            eprintln!("{:>12} {happening:?}", self.now.0);
-        }
+        self.trace(|| format!("{happening:?}"));
         self.perform(happening)
     }
 
-    fn perform(&mut self, happening: Happening) -> Result<(), Violation> {
+    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>12} {}", self.now.0, line());
+        }
+    }
+
+    pub(crate) fn perform(&mut self, happening: Happening) -> Result<(), Violation> {
+        if let Some(host) = happening.host().map(|host| &mut self.nodes[host])
+            && host.paused > 0
+        {
+            host.backlog.push_back(happening);
+            return Ok(());
+        }
         match happening {
             Happening::Deliver { passage, partition, envelope } => self.deliver(passage, partition, envelope),
             Happening::Timer { run, partition } => self.fire_timer(run, partition),
             Happening::Persisted { run, partition, number } => self.end_persist(run, partition, number),
             Happening::Flushed { run, partition } => self.end_flush(run, partition),
-            Happening::Read { run, partition, event } => self.tell_run(run, partition, event),
+            Happening::Read { run, partition, event } => self.end_read(run, partition, event),
             Happening::Connect { one, other } => self.connect(one, other),
+            Happening::Greeted { run, peer } => self.greet(run, peer),
             Happening::Boot { node } => self.boot(node),
-            Happening::Register { run } => {
-                self.register(run);
-                Ok(())
-            }
             Happening::Observe => self.observe(),
-            Happening::Assign { run, partition, register } => self.assign(run, partition, &register),
-            Happening::Report { run, partition, term, state, complete } => {
-                let again = Happening::Report { run, partition, term, state, complete };
-                if !self.controller.report(self.now, run.node, partition, term, state, complete) && complete {
-                    self.queue.plan(self.now + OBSERVE_INTERVAL, again);
-                }
-                Ok(())
+            Happening::Assign { run, partition, version, register } => {
+                self.assign(run, partition, version, &register)
             }
             Happening::Produce { producer, node, sequence, batch } => {
                 self.produce(producer, node, sequence, batch)
             }
-            Happening::Answer { producer, sequence, result } => {
-                self.answer(producer, sequence, &result);
-                Ok(())
-            }
-            Happening::Write { producer } => {
-                self.pump(producer);
-                Ok(())
-            }
-            Happening::Resend { producer } => {
-                self.resend(producer);
-                Ok(())
-            }
             Happening::Fault => self.fault(),
             Happening::Repair(repair) => self.repair(&repair),
+            told => {
+                self.take_note(told);
+                Ok(())
+            }
+        }
+    }
+
+    /// What happens at controllers and producers.
+    fn take_note(&mut self, happening: Happening) {
+        match happening {
+            Happening::Register { run } => self.register(run),
+            Happening::Report { run, partition, report } => self.report(run, partition, report),
+            Happening::Answer { producer, id, sequence, result } => {
+                self.answer(producer, id, sequence, &result);
+            }
+            Happening::Write { producer } => self.pump(producer),
+            Happening::Resend { producer } => self.resend(producer),
+            _ => {}
         }
     }
 
     fn observe(&mut self) -> Result<(), Violation> {
-        let running: BTreeSet<usize> =
-            (0..self.nodes.len()).filter(|&node| self.nodes[node].running).collect();
-        self.controller.observe(self.now, &running, self.nodes.len());
-        for &node in &running {
+        let heard: BTreeSet<usize> = self
+            .nodes
+            .iter()
+            .filter(|node| node.running && node.paused == 0)
+            .map(|node| node.index)
+            .collect();
+        self.controller.observe(self.now, &heard, self.nodes.len());
+        for &node in &heard {
             let run = self.nodes[node].run();
             if !self.controller.believes_alive(node, run.incarnation) {
                 let delay = self.random.micros(1_000, 800_000);
@@ -236,113 +269,64 @@ impl World {
             }
             self.tell_news(run);
         }
+        for partition in 0..self.plan.partitions {
+            self.watch_majority(partition, &heard);
+            if self.plan.unclean {
+                self.order_unclean_recovery(partition, &heard);
+            }
+        }
         self.queue.plan(self.now + OBSERVE_INTERVAL, Happening::Observe);
         Ok(())
     }
 
+    fn watch_majority(&mut self, partition: usize, running: &BTreeSet<usize>) {
+        let set = self.controller.register(partition).map_or(&[][..], |register| &register.set);
+        let here =
+            set.iter().filter(|&&replica| self.home_of(replica).is_some_and(|node| running.contains(&node)));
+        if here.count() < majority(set.len()) {
+            self.without_majority.insert(partition);
+        } else if self.without_majority.remove(&partition) {
+            self.coverage.see(Sight::QuorumBack);
+        }
+    }
+
+    /// Where all are there and a majority of them does not vote, waiting does not help: an operator gives the order (R37).
+    fn order_unclean_recovery(&mut self, partition: usize, running: &BTreeSet<usize>) {
+        let Some(register) = self.controller.register(partition) else { return };
+        let size = register.set.len();
+        let homes: Vec<usize> = register.set.iter().filter_map(|&replica| self.home_of(replica)).collect();
+        let all_here = homes.len() == size && homes.iter().all(|node| running.contains(node));
+        let voters = homes.iter().filter(|&&node| !self.nodes[node].is_at_risk(partition)).count();
+        let active = homes.iter().any(|&node| {
+            self.nodes[node].slots[partition].replica.as_ref().is_some_and(|replica| replica.status().active)
+        });
+        // Seldom: an operator takes his time.
+        if all_here && !active && voters < majority(size) && self.random.chance(200) {
+            self.controller.recover_unclean(partition);
+        }
+    }
+
     fn register(&mut self, run: Run) {
-        if self.nodes[run.node].is_running(run) && self.controller.register_broker(run.node, run.incarnation)
-        {
+        let node = &self.nodes[run.node];
+        if node.is_running(run) && self.controller.register_broker(node) {
             self.tell_news(run);
         }
     }
 
+    /// A report that does not get through is told again. One that does not hold any more is not told.
+    fn report(&mut self, run: Run, partition: usize, report: Report) {
+        let newest = self.nodes[run.node].slots[partition].report.as_ref();
+        let newest = newest.is_some_and(|newest| newest.number == report.number);
+        let holds = report.complete || (newest && self.nodes[run.node].is_running(run));
+        if holds && !self.controller.report(self.now, run.node, partition, &report, newest) {
+            self.queue.plan(self.now + OBSERVE_INTERVAL, Happening::Report { run, partition, report });
+        }
+    }
+
     fn tell_news(&mut self, run: Run) {
-        for (partition, register) in self.controller.news_for(run.node, run.incarnation) {
+        for (partition, version, register) in self.controller.news_for(run.node, run.incarnation) {
             let arrival = self.now + self.random.micros(200, 20_000);
-            self.queue.plan(arrival, Happening::Assign { run, partition, register });
+            self.queue.plan(arrival, Happening::Assign { run, partition, version, register });
         }
-    }
-
-    fn repair(&mut self, repair: &Repair) -> Result<(), Violation> {
-        match repair {
-            Repair::Mend(links) => {
-                self.network.mend(links);
-                // What was sent into the cut is lost; the streams are opened again.
-                for &(one, other) in links.iter().filter(|(one, other)| one < other || links.len() == 1) {
-                    self.reconnect(one, other);
-                }
-            }
-            Repair::Controller => self.controller.come_back(),
-            Repair::ControllerLink(node) => self.controller.mend(*node),
-            Repair::Disk(node) => self.nodes[*node].slow = false,
-            Repair::Restart(node) => {
-                if self.nodes[*node].has_failed_replica() {
-                    self.crash_and_restart(*node, false)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends all faults: what is down comes up, what failed is started anew.
-    fn heal(&mut self) -> Result<(), Violation> {
-        self.healed = true;
-        self.doomed = None;
-        self.network.heal();
-        self.controller.heal();
-        for node in 0..self.nodes.len() {
-            self.nodes[node].make_whole();
-            if self.nodes[node].has_failed_replica() {
-                self.crash(node, false)?;
-            }
-            if !self.nodes[node].running {
-                self.queue.plan(self.now, Happening::Boot { node });
-            }
-            for other in node + 1..self.nodes.len() {
-                self.reconnect(node, other);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether every batch is acknowledged and every replica has everything and knows it.
-    fn is_settled(&self) -> bool {
-        self.producers.iter().all(Producer::is_done)
-            && (0..self.plan.partitions).all(|partition| self.is_partition_settled(partition))
-    }
-
-    fn is_partition_settled(&self, partition: usize) -> bool {
-        let mut ends = self.nodes.iter().map(|node| {
-            let replica = node.slots[partition].replica.as_ref()?;
-            let status = replica.status();
-            let whole =
-                status.high_watermark == status.log_end_offset && replica.is_voter() && !status.failed;
-            whole.then_some(status.log_end_offset)
-        });
-        let first = ends.next().flatten();
-        first.is_some() && ends.all(|end| end == first)
-    }
-
-    fn judge(&self) -> Result<(), Violation> {
-        for (partition, oracle) in self.oracles.iter().enumerate() {
-            let producers = self.producers.iter().filter(|producer| producer.partition == partition);
-            let written = producers.map(|producer| (producer.id, producer.records())).collect();
-            oracle.finish(&written)?;
-        }
-        Ok(())
-    }
-
-    fn describe_standstill(&self) -> String {
-        let mut parts = vec![format!("not settled {:?} after the last fault", self.plan.settle)];
-        for partition in 0..self.plan.partitions {
-            for node in &self.nodes {
-                if let Some(replica) = &node.slots[partition].replica {
-                    let (status, voter) = (replica.status(), replica.is_voter());
-                    parts.push(format!(
-                        "partition {partition} node {}: epoch {} active {} voter {voter} hw {} end {} leader {:?}",
-                        node.index,
-                        status.epoch,
-                        status.active,
-                        status.high_watermark,
-                        status.log_end_offset,
-                        status.leader.map(|leader| leader.broker.0 - 1),
-                    ));
-                }
-            }
-        }
-        let waiting = self.producers.iter().filter(|producer| !producer.is_done()).count();
-        parts.push(format!("{waiting} producers wait"));
-        parts.join("; ")
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_core::metadata::LeaderReport;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Action, Event, Replica, ReplicaStatus, RequestId};
-use holdfast_core::{LeaderEpoch, Offset, PartitionId, ReplicaId, Timestamp};
+use holdfast_core::{LeaderEpoch, Offset, PartitionId, ReplicaId, Term, Timestamp};
 use holdfast_log::{LogError, LogReader, PartitionLog};
 use tokio::sync::watch;
 
@@ -27,12 +27,18 @@ pub(super) struct Driver {
     next_request: u64,
     status: watch::Sender<ReplicaStatus>,
     size_bytes: watch::Sender<u64>,
-    /// What was noted last, in this run.
-    checkpointed: Option<Checkpoint>,
+    /// What was noted last, by this run or an earlier one.
+    noted: Checkpoint,
 }
 
 impl Driver {
-    pub(super) fn new(partition: PartitionId, replica: Replica, log: PartitionLog) -> Driver {
+    /// `noted` is what the last run left.
+    pub(super) fn new(
+        partition: PartitionId,
+        replica: Replica,
+        log: PartitionLog,
+        noted: Checkpoint,
+    ) -> Driver {
         let (status, _) = watch::channel(replica.status());
         let (size_bytes, _) = watch::channel(log.size_bytes());
         Driver {
@@ -45,7 +51,7 @@ impl Driver {
             next_request: 0,
             status,
             size_bytes,
-            checkpointed: None,
+            noted,
         }
     }
 
@@ -79,6 +85,11 @@ impl Driver {
         }
     }
 
+    /// Term of the lowest epoch that it still obeys.
+    pub(super) fn promised_term(&self) -> Term {
+        self.replica.durable_state().promise.term
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.replica.next_deadline()
     }
@@ -100,9 +111,23 @@ impl Driver {
         let high_watermark = self.replica.status().high_watermark.min(self.log.log_end_offset());
         // Never above the high watermark: what lies there may be truncated, and must not be missed after a crash.
         let durable_end = self.replica.durable_end().min(high_watermark);
+        // What an earlier run noted stays true until it is taken back: below it nothing may be taken for a torn tail.
+        let durable_end = durable_end.max(self.noted.durable_end.min(high_watermark));
         let checkpoint = Checkpoint { high_watermark, durable_end };
-        // The first one always: an earlier run may have noted more than a damaged log still holds.
-        (self.checkpointed.replace(checkpoint) != Some(checkpoint)).then_some(checkpoint)
+        let news = checkpoint != self.noted;
+        self.noted = checkpoint;
+        news.then_some(checkpoint)
+    }
+
+    /// After damage, and in an unclean term, the log ends below what was noted (R35, R37). With the state that says so,
+    /// or after it, and before the log is written to: else what comes there would be taken for flushed, or a replica
+    /// that has forgotten something for one that never held it.
+    fn take_back_checkpoint(&mut self, context: &ShardContext) {
+        let high_watermark = self.replica.status().high_watermark;
+        if high_watermark < self.noted.high_watermark {
+            self.noted = self.noted.at_most(high_watermark);
+            context.states.checkpoint(self.partition, self.noted);
+        }
     }
 
     /// Performs everything that the replica asks for.
@@ -113,6 +138,7 @@ impl Driver {
             match action {
                 Action::Persist { number, state } => {
                     context.states.persist(self.partition, number, state, context.own.clone());
+                    self.take_back_checkpoint(context);
                 }
                 Action::Append { batches } => {
                     if let Err(error) = self.log.append(&batches) {
@@ -136,9 +162,10 @@ impl Driver {
                         let _ = reply.send(result);
                     }
                 }
-                Action::Report { term, state, complete } => {
+                Action::Report { term, state, complete, writable, in_sync } => {
                     let log_end_offset = self.log.log_end_offset();
-                    let report = LeaderReport { partition: self.partition, term, state, log_end_offset };
+                    let partition = self.partition;
+                    let report = LeaderReport { partition, term, state, log_end_offset, writable, in_sync };
                     context.reports.put(report, complete);
                 }
             }

@@ -10,14 +10,16 @@ mod driver;
 mod open;
 mod registry;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Acknowledged, Assignment, Event, ProduceError};
-use holdfast_core::{BrokerId, PartitionId, TopicId};
-use tokio::sync::{mpsc, oneshot};
+use holdfast_core::replication::{Acknowledged, Assignment, Envelope, Event, ProduceError};
+use holdfast_core::{BrokerId, PartitionId, Term, TopicId};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::flusher::Flushed;
 
@@ -35,12 +37,16 @@ pub(crate) type ProduceReply = oneshot::Sender<Result<Acknowledged, ProduceError
 pub(crate) enum Command {
     /// Something happened to a partition; ignored where the partition is not here (R46).
     Event(PartitionId, Event),
+    /// A message of another broker; its room is given back once it is dealt with.
+    Receive { partition: PartitionId, envelope: Envelope, room: OwnedSemaphorePermit },
     /// A client's batch.
     Produce { partition: PartitionId, batch: RecordBatch, reply: ProduceReply },
     /// A flush ended.
     Flushed(PartitionId, Box<Flushed>),
     /// The register names this broker; the replica is created where it is not there yet.
     Assign { partition: PartitionId, durability: Durability, assignment: Assignment },
+    /// The register of that term names other replicas only: this one and its data go (R46).
+    DeleteReplica(PartitionId, Term),
     /// The topic is deleted: its replicas and their data go.
     DeleteTopic(TopicId),
     /// The stream to a broker was opened.

@@ -26,25 +26,40 @@ pub(super) fn open(
     stored: Option<&StoredReplica>,
     assignment: &Assignment,
 ) -> Result<(PartitionLog, Loaded), OpenError> {
-    let had_folder = dir.partition(partition).exists();
-    match read(dir, config, partition, stored) {
-        Ok(found) => Ok(loaded(me, incarnation, stored, assignment, found, had_folder)),
-        Err(error @ LogError::Corrupt { .. }) => {
-            // R33: acknowledged data is gone. Never cut: put aside, and the replica begins anew from its peers, as one
-            // that may have forgotten what it acknowledged (R35).
-            let aside = dir.quarantine_partition(partition)?;
-            tracing::error!(
-                %partition, error = &error as &dyn std::error::Error, aside = %aside.display(),
-                "log is damaged below what was acknowledged: put aside, to be fetched again from the other replicas"
-            );
-            let found = read(dir, config, partition, None)?;
-            let (log, mut loaded) = loaded(me, incarnation, stored, assignment, found, true);
-            loaded.high_watermark = Offset::ZERO;
-            loaded.state.nonvoter = true;
-            Ok((log, loaded))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let damage = match read(dir, config, partition, stored) {
+        Ok(found) => match overreach(stored, &found.epochs) {
+            None => return Ok(loaded(me, incarnation, stored, assignment, found)),
+            Some(damage) => damage,
+        },
+        Err(error @ LogError::Corrupt { .. }) => Damage::Corrupt(error),
+        Err(error) => return Err(error.into()),
+    };
+    // R33: acknowledged data is gone. Never cut: put aside, and the replica begins anew from its peers, as one that may
+    // have forgotten what it acknowledged (R35).
+    let aside = dir.quarantine_partition(partition)?;
+    tracing::error!(
+        %partition, error = &damage as &dyn std::error::Error, aside = %aside.display(),
+        "log is damaged: put aside, to be fetched again from the other replicas"
+    );
+    let found = read(dir, config, partition, None)?;
+    let (log, loaded) = loaded(me, incarnation, stored, assignment, found);
+    Ok((log, Loaded { high_watermark: Offset::ZERO, damaged: true, ..loaded }))
+}
+
+/// What is wrong with a log that could be read.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("damage below what was acknowledged")]
+    Corrupt(#[source] LogError),
+    #[error("the log holds epoch {found}, and no more than {promise} was promised")]
+    Overreach { found: LeaderEpoch, promise: LeaderEpoch },
+}
+
+/// A promise is durable before anything of its epoch is written (R8). A batch's epoch lies outside of its checksum: a bit
+/// that flips there is seen here, or where it makes epochs fall.
+fn overreach(stored: Option<&StoredReplica>, epochs: &EpochIndex) -> Option<Damage> {
+    let (promise, found) = (stored?.state.promise, epochs.last_epoch());
+    (found > promise).then_some(Damage::Overreach { found, promise })
 }
 
 struct Found {
@@ -59,7 +74,10 @@ fn read(
     partition: PartitionId,
     stored: Option<&StoredReplica>,
 ) -> Result<Found, LogError> {
-    let checkpoint = stored.map(|stored| stored.checkpoint).unwrap_or_default();
+    // Who may have forgotten what it acknowledged answers for nothing: everything it holds is verified, and cut where it
+    // is bad, so that no rotten batch is left when it votes again.
+    let answers = stored.is_some_and(|stored| !stored.state.nonvoter);
+    let checkpoint = stored.filter(|_| answers).map(|stored| stored.checkpoint).unwrap_or_default();
     let recovery = Recovery {
         // After another boot nothing that was not flushed is to be expected; the high watermark of mode replicated
         // may lie above what was flushed, and is not damage then.
@@ -68,7 +86,9 @@ fn read(
         } else {
             checkpoint.durable_end.max(checkpoint.high_watermark)
         },
-        clean: dir.was_clean(),
+        // What is acknowledged may have been in the system's memory only when the process was killed.
+        flushed_end: checkpoint.durable_end,
+        clean: answers && dir.was_clean(),
     };
     let mut epochs = EpochIndex::default();
     let mut producers = ProducerTable::default();
@@ -89,14 +109,10 @@ fn loaded(
     stored: Option<&StoredReplica>,
     assignment: &Assignment,
     found: Found,
-    had_folder: bool,
 ) -> (PartitionLog, Loaded) {
     let fresh = Loaded::empty(me, incarnation, assignment);
-    let state = stored.map_or_else(
-        // Records without a promise: the journal was lost. It may have acknowledged anything.
-        || DurableState { nonvoter: had_folder && found.epochs.end() > Offset::ZERO, ..fresh.state.clone() },
-        |stored| stored.state.clone(),
-    );
+    let state = stored.map_or_else(|| fresh.state.clone(), |stored| stored.state.clone());
+    let end = found.epochs.end();
     // A log never holds an epoch above the promise (REP-6); where the promise was lost, the log is its lower bound.
     let promise = state.promise.max(found.epochs.last_epoch());
     let loaded = Loaded {
@@ -105,6 +121,8 @@ fn loaded(
         epochs: found.epochs,
         producers: found.producers,
         tail_lost: stored.is_some_and(|stored| stored.tail_lost),
+        // Records without a promise: the journal was lost. It may have acknowledged anything.
+        damaged: stored.is_none() && end > Offset::ZERO,
         ..fresh
     };
     (found.log, loaded)

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use holdfast_core::metadata::Durability;
-use holdfast_core::replication::{Assignment, Event, ProduceError, Replica, ReplicaConfig};
-use holdfast_core::{Incarnation, PartitionId, ReplicaId, Timestamp, TopicId};
+use holdfast_core::replication::{Assignment, Event, Loaded, ProduceError, Replica, ReplicaConfig};
+use holdfast_core::{Incarnation, PartitionId, ReplicaId, Term, Timestamp, TopicId};
 use holdfast_log::LogConfig;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -62,6 +62,8 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Timestamp, PartitionId)>,
     deadline_of: BTreeMap<PartitionId, Timestamp>,
     stored: BTreeMap<PartitionId, StoredReplica>,
+    /// Replicas deleted in this run.
+    deleted: u32,
     checkpoint_at: Instant,
 }
 
@@ -84,6 +86,7 @@ impl Shard {
                     deadlines: BTreeSet::new(),
                     deadline_of: BTreeMap::new(),
                     stored,
+                    deleted: 0,
                     checkpoint_at: Instant::now() + CHECKPOINT_INTERVAL,
                 };
                 shard.run(commands).await;
@@ -139,6 +142,13 @@ impl Shard {
                     touched.insert(partition);
                 }
             }
+            Command::Receive { partition, envelope, room } => {
+                if let Some(driver) = self.drivers.get_mut(&partition) {
+                    driver.handle(now, Event::Receive(envelope));
+                    touched.insert(partition);
+                }
+                drop(room);
+            }
             Command::Produce { partition, batch, reply } => match self.drivers.get_mut(&partition) {
                 Some(driver) => {
                     driver.produce(now, batch, reply);
@@ -157,6 +167,7 @@ impl Shard {
                 self.assign(now, partition, durability, assignment);
                 touched.insert(partition);
             }
+            Command::DeleteReplica(partition, term) => self.delete_moved(partition, term),
             Command::DeleteTopic(topic) => self.delete_topic(topic),
             Command::PeerConnected(broker) => {
                 for (&partition, driver) in &mut self.drivers {
@@ -211,13 +222,15 @@ impl Shard {
         let ShardContext { dir, log, me, incarnation, replica, .. } = &self.context;
         let stored = self.stored.get(&partition);
         let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored, assignment)?;
-        if loaded.state.nonvoter && stored.is_none_or(|stored| !stored.state.nonvoter) {
-            // R35, found while opening. Asked for before anything else, a checkpoint included: a crash before it is
-            // durable finds the same damage again, a crash after it finds the flag.
-            self.context.states.persist(partition, 0, loaded.state.clone(), self.context.own.clone());
-        }
+        let loaded = Loaded { life: self.deleted, ..loaded };
         let config = ReplicaConfig { durability, ..replica.clone() };
-        Ok(Driver::new(partition, Replica::new(now, config, loaded), log))
+        let mut noted = stored.map(|stored| stored.checkpoint).unwrap_or_default();
+        if stored.is_some_and(|stored| stored.state.nonvoter) {
+            // The replica has no state to persist for it: it is known already that it may have forgotten something.
+            noted = noted.at_most(loaded.high_watermark.min(loaded.epochs.end()));
+            self.context.states.checkpoint(partition, noted);
+        }
+        Ok(Driver::new(partition, Replica::new(now, config, loaded), log, noted))
     }
 
     fn delete_topic(&mut self, topic: TopicId) {
@@ -228,15 +241,33 @@ impl Shard {
         let known: BTreeSet<PartitionId> =
             open.chain(self.stored.range(first..=last).map(|(&id, _)| id)).collect();
         for partition in known {
-            self.drivers.remove(&partition);
-            self.stored.remove(&partition);
-            self.forget_deadline(partition);
-            self.context.partitions.remove(partition);
-            self.context.states.remove(partition);
-            self.context.reports.forget(partition);
-            if let Err(error) = self.context.dir.delete_partition(partition) {
-                tracing::error!(%partition, error = &error as &dyn std::error::Error, "deleting a partition failed");
-            }
+            self.delete(partition);
+        }
+    }
+
+    /// R46. A replica that has promised a later term belongs to the partition again: the register seen is an old one,
+    /// as a start from a saved map may find.
+    fn delete_moved(&mut self, partition: PartitionId, term: Term) {
+        let promised = match self.drivers.get(&partition) {
+            Some(driver) => Some(driver.promised_term()),
+            None => self.stored.get(&partition).map(|stored| stored.state.promise.term),
+        };
+        if promised.is_some_and(|promised| promised <= term) {
+            tracing::info!(%partition, %term, "the partition has moved to other brokers: deleting the replica here");
+            self.delete(partition);
+        }
+    }
+
+    fn delete(&mut self, partition: PartitionId) {
+        self.deleted += 1;
+        self.drivers.remove(&partition);
+        self.stored.remove(&partition);
+        self.forget_deadline(partition);
+        self.context.partitions.remove(partition);
+        self.context.states.remove(partition);
+        self.context.reports.forget(partition);
+        if let Err(error) = self.context.dir.delete_partition(partition) {
+            tracing::error!(%partition, error = &error as &dyn std::error::Error, "deleting a partition failed");
         }
     }
 
@@ -298,7 +329,7 @@ impl Shard {
     /// Whether an earlier run that was killed left a log here that this one never opened: nobody flushed what is in it.
     fn left_unflushed(&self) -> bool {
         let dir = &self.context.dir;
-        !dir.was_clean() && self.stored.keys().any(|&partition| dir.partition(partition).exists())
+        !dir.was_clean() && self.stored.keys().any(|&partition| dir.may_hold(partition))
     }
 
     /// Everything that was written is flushed; the answer says that it was. Without it the next start takes the end

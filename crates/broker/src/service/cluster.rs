@@ -13,12 +13,13 @@ use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
 use holdfast_proto::v1::{
     ControllerState, DescribeClusterRequest, DescribeClusterResponse, DescribePartitionsRequest,
-    DescribePartitionsResponse, MetadataUpdate, PartitionState, ReplicaState, WatchMetadataRequest,
+    DescribePartitionsResponse, ListEventsRequest, ListEventsResponse, MetadataUpdate, PartitionState,
+    ReplicaState, WatchMetadataRequest,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{ServiceContext, unknown_topic};
+use super::{ServiceContext, events, unknown_topic};
 
 /// How long another broker may take to describe its partitions.
 const PEER_PATIENCE: Duration = Duration::from_secs(1);
@@ -86,6 +87,13 @@ impl ClusterService for ClusterApi {
         partitions.sort_by(|a, b| (&a.topic_id, a.partition).cmp(&(&b.topic_id, b.partition)));
         Ok(Response::new(DescribePartitionsResponse { partitions }))
     }
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
+        Ok(Response::new(events::list(&self.context.controllers, request.into_inner()).await))
+    }
 }
 
 impl ClusterApi {
@@ -124,7 +132,7 @@ impl ClusterApi {
     }
 
     /// What another broker leads; nothing where it does not answer.
-    async fn remote(&self, broker: &Broker, topic: &str) -> Vec<PartitionState> {
+    pub(crate) async fn remote(&self, broker: &Broker, topic: &str) -> Vec<PartitionState> {
         let Ok(channel) = self.context.channel_to(broker) else { return Vec::new() };
         let mut client = ClusterServiceClient::new(channel);
         let request = DescribePartitionsRequest { topic: topic.to_owned(), local_only: true };

@@ -23,6 +23,7 @@ use holdfast_proto::v1::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::held::Held;
 use super::{LEADER_CHANGE_PAUSE, ServiceContext, ending, invalid, through_leader_changes};
 use crate::partition::{Command, PartitionHandle};
 
@@ -52,8 +53,10 @@ impl FetchService for FetchApi {
         let deadline = Instant::now() + wait;
         let patience = deadline.max(Instant::now() + LEADER_PATIENCE);
         let attempt = || fetch(&self.context, request.clone(), deadline);
-        let response = through_leader_changes(request.routing(), patience, attempt).await?;
-        Ok(Response::new(response))
+        let (answer, held) = through_leader_changes(request.routing(), patience, attempt).await?;
+        let mut response = Response::new(answer);
+        held.attach(&mut response);
+        Ok(response)
     }
 }
 
@@ -75,26 +78,52 @@ async fn fetch(
     context: &ServiceContext,
     request: FetchRequest,
     deadline: Instant,
-) -> Result<FetchResponse, ApiError> {
+) -> Result<(FetchResponse, Held), ApiError> {
     let map = context.map.current();
     let partition = context.resolve(&map, &request.topic, &request.topic_id, request.partition)?;
     let Some(handle) = servable(context, partition, request.allow_follower) else {
         return match context.remote_leader(&map, partition) {
             Some(leader) if request.routing() != Routing::Redirect => {
-                forward(context, request, leader, deadline).await
+                // Nobody knows how long it waits over there, so its room is taken when it comes.
+                let answer = forward(context, request, leader, deadline).await?;
+                let held = context.fetch_room.take(size_of_answer(&answer), deadline).await?;
+                Ok((answer, held))
             }
             _ => Err(context.not_leader(&map, partition)),
         };
     };
     let from = Offset(request.offset);
     let end = wait_for_records(context, &handle, from, deadline).await?;
+    // Only now: a request that waits for records holds no room.
+    let mut held = context.fetch_room.take(most_of_answer(&request), deadline).await?;
     let answer = read(handle, &request, from, end).await;
     if answer.as_ref().is_err_and(|error| error.code == ErrorCode::StorageFailed) {
         // R35: a replica that cannot read what it holds serves and votes no longer. An error says that the broker ends.
         let failed = Command::Event(partition, Event::StorageFailed);
         let _ = context.shards.of(partition).send(failed).await;
     }
-    answer
+    let answer = answer?;
+    held.shrink_to(size_of_answer(&answer));
+    Ok((answer, held))
+}
+
+/// What the answer to a request may take in memory, a batch that is larger than asked for aside.
+fn most_of_answer(request: &FetchRequest) -> usize {
+    let batches = most_bytes(request) as usize;
+    if request.format() == RecordFormat::Records { batches + MOST_PLAIN } else { batches }
+}
+
+fn size_of_answer(answer: &FetchResponse) -> usize {
+    let size = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let record = |record: &Record| {
+        let headers = record.headers.iter().map(|header| header.key.len() + size(&header.value));
+        size_of::<Record>() + size(&record.key) + size(&record.value) + headers.sum::<usize>()
+    };
+    answer.batches.len() + answer.records.iter().map(record).sum::<usize>()
+}
+
+fn most_bytes(request: &FetchRequest) -> u32 {
+    if request.max_bytes == 0 { DEFAULT_BYTES } else { request.max_bytes.min(MOST_BYTES) }
 }
 
 /// The replica here, if it may answer: the leader, or a follower that is fresh (R30).
@@ -151,7 +180,7 @@ async fn read(
     from: Offset,
     end: Offset,
 ) -> Result<FetchResponse, ApiError> {
-    let max_bytes = if request.max_bytes == 0 { DEFAULT_BYTES } else { request.max_bytes.min(MOST_BYTES) };
+    let max_bytes = most_bytes(request);
     let plain = request.format() == RecordFormat::Records;
     let reading = tokio::task::spawn_blocking(move || {
         let start = handle.reader.log_start_offset();

@@ -1,7 +1,10 @@
 //! The gRPC services, and what they share: finding the partition and its leader, errors.
 
 mod cluster;
+mod events;
 mod fetch;
+mod held;
+mod partition;
 mod produce;
 mod replicate;
 mod topic;
@@ -25,6 +28,8 @@ use tonic::transport::Channel;
 
 pub(crate) use cluster::ClusterApi;
 pub(crate) use fetch::FetchApi;
+pub(crate) use held::{Room, hold_until_sent};
+pub(crate) use partition::PartitionApi;
 pub(crate) use produce::ProduceApi;
 pub(crate) use replicate::ReplicationApi;
 pub(crate) use topic::TopicApi;
@@ -38,6 +43,9 @@ use crate::producer_ids::ProducerIds;
 
 /// When a caller that met a leader change may come back: about as long as a follower needs to hear of it.
 const LEADER_CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a batch waits at a broker that was just appointed: a takeover without a long tail to copy takes less.
+const TAKEOVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A topic that was created through another broker a moment ago may not be in this one's map yet.
 const TOPIC_PATIENCE: Duration = Duration::from_millis(500);
@@ -56,6 +64,8 @@ pub(crate) struct ServiceContext {
     pub(crate) tls: Option<Tls>,
     /// Bytes of produce requests that may be under way.
     pub(crate) produce_room: Arc<Semaphore>,
+    /// For answers to fetch requests.
+    pub(crate) fetch_room: Room,
     pub(crate) channels: Channels,
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the broker ends in order: what waits or streams comes to its end.
@@ -96,6 +106,7 @@ impl ServiceContext {
 
     /// What a caller gets that wants to be sent to the leader.
     fn not_leader(&self, map: &ClusterMap, partition: PartitionId) -> ApiError {
+        let term = map.partition(partition).map_or(0, |partition| partition.register.term.0);
         match map.leader_of(partition).filter(|leader| leader.id != self.broker) {
             Some(leader) => ApiError::new(
                 ErrorCode::NotLeader,
@@ -106,6 +117,7 @@ impl ServiceContext {
             )
             .with("leader_broker", leader.id)
             .with("leader_endpoint", &leader.client_endpoint)
+            .with("leader_term", term)
             .retry_after(LEADER_CHANGE_PAUSE),
             None => ApiError::new(
                 ErrorCode::LeaderUnavailable,
@@ -113,6 +125,22 @@ impl ServiceContext {
             )
             .retry_after(LEADER_CHANGE_PAUSE),
         }
+    }
+
+    /// Waits while this broker is on its way to lead the partition, and says whether it does. Clients hear of an
+    /// appointment when it does: whoever is early would have to come back, and come back later than it could.
+    async fn leads(&self, map: &ClusterMap, partition: PartitionId, deadline: Instant) -> bool {
+        let Some(handle) = self.partitions.get(partition) else { return false };
+        let mut status = handle.status.clone();
+        let appointed =
+            map.partition(partition).is_some_and(|known| known.register.leader.broker == self.broker);
+        if appointed {
+            let settled = status.wait_for(|status| status.active || status.failed);
+            let limit = deadline.min(Instant::now() + TAKEOVER_PATIENCE);
+            // However it ends, the status says how things stand.
+            drop(tokio::time::timeout_at(limit, settled).await);
+        }
+        status.borrow().active
     }
 
     /// The other broker that leads the partition.
@@ -194,7 +222,9 @@ fn batch_error(error: &BatchError) -> ApiError {
 fn produce_error(error: ProduceError) -> ApiError {
     let api = ApiError::new(error.code(), error.to_string());
     match error {
-        ProduceError::NotEnoughReplicas { .. } => api.retry_after(Duration::from_millis(200)),
+        ProduceError::NotEnoughReplicas { .. } | ProduceError::NotEnoughReplicasAfterAppend { .. } => {
+            api.retry_after(Duration::from_millis(200))
+        }
         ProduceError::Overloaded { .. } => api.retry_after(Duration::from_millis(50)),
         ProduceError::LeaderLost | ProduceError::NotLeader { .. } => api.retry_after(LEADER_CHANGE_PAUSE),
         ProduceError::OutOfOrderSequence { expected, .. } => api.with("expected_sequence", expected),

@@ -162,9 +162,10 @@ fn build(records: &[Record], limit: usize) -> Result<RecordBatch, ApiError> {
 async fn submit(context: &ServiceContext, append: &Append) -> Result<Submitted, ApiError> {
     let map = context.map.current();
     let partition = context.resolve(&map, &append.topic, &append.topic_id, append.index)?;
-    let active = context.partitions.get(partition).is_some_and(|handle| handle.status.borrow().active);
-    if active {
-        return submit_here(context, append, partition).await;
+    // Held while it waits here, for a takeover, its commit or another broker's answer.
+    let room = admit(context, append)?;
+    if context.leads(&map, partition, append.deadline).await {
+        return submit_here(context, append, partition, room).await;
     }
     match context.remote_leader(&map, partition) {
         Some(leader) if append.routing != Routing::Redirect => {
@@ -174,16 +175,20 @@ async fn submit(context: &ServiceContext, append: &Append) -> Result<Submitted, 
     }
 }
 
+fn admit(context: &ServiceContext, append: &Append) -> Result<OwnedSemaphorePermit, ApiError> {
+    let bytes = u32::try_from(append.batch.bytes().len()).unwrap_or(u32::MAX);
+    Arc::clone(&context.produce_room).try_acquire_many_owned(bytes).map_err(|_| {
+        ApiError::new(ErrorCode::Overloaded, "too many bytes are being produced at this broker: try again")
+            .retry_after(Duration::from_millis(50))
+    })
+}
+
 async fn submit_here(
     context: &ServiceContext,
     append: &Append,
     partition: PartitionId,
+    room: OwnedSemaphorePermit,
 ) -> Result<Submitted, ApiError> {
-    let bytes = u32::try_from(append.batch.bytes().len()).unwrap_or(u32::MAX);
-    let room = Arc::clone(&context.produce_room).try_acquire_many_owned(bytes).map_err(|_| {
-        ApiError::new(ErrorCode::Overloaded, "too many bytes are being produced at this broker: try again")
-            .retry_after(Duration::from_millis(50))
-    })?;
     let (reply, receiver) = oneshot::channel();
     let command = Command::Produce { partition, batch: append.batch.clone(), reply };
     match tokio::time::timeout_at(append.deadline, context.shards.of(partition).send(command)).await {

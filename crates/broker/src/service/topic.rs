@@ -25,7 +25,11 @@ impl TopicService for TopicApi {
         &self,
         request: Request<CreateTopicRequest>,
     ) -> Result<Response<CreateTopicResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        if request.topic_id.is_empty() {
+            // Chosen here: however often the controllers have to be asked, one topic comes of it.
+            request.topic_id = bytes::Bytes::copy_from_slice(&TopicId(rand::random()).to_bytes());
+        }
         let call = |mut client: crate::controllers::ControllerClient| {
             let request = request.clone();
             async move { client.create_topic(request).await }

@@ -1,5 +1,7 @@
-//! `holdfast cluster`: what the cluster survives now, in words.
+//! `holdfast cluster`: what the cluster survives now, in words, and what befell it.
 
+pub(crate) mod event_json;
+pub(crate) mod events;
 pub(crate) mod facts;
 mod state;
 pub(crate) mod tolerance;
@@ -17,7 +19,13 @@ use facts::{BrokerFact, ClusterState, ControllerFact, ZoneFact};
 use tolerance::{Judgement, judge};
 
 pub(crate) async fn run(global: &Global, command: ClusterCommand) -> Result<ExitCode, CliError> {
-    let ClusterCommand::Status = command;
+    match command {
+        ClusterCommand::Status => status(global).await,
+        ClusterCommand::Events(args) => events::run(global, &args).await,
+    }
+}
+
+async fn status(global: &Global) -> Result<ExitCode, CliError> {
     let state = observe(global).await?;
     let judgement = judge(&state);
     match global.format {

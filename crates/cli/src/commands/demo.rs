@@ -46,6 +46,7 @@ pub(crate) fn run(global: &Global, args: &DemoArgs) -> Result<ExitCode, CliError
         rate: args.rate,
         partitions: args.partitions,
         dir,
+        history: args.history.clone(),
     };
     super::with_runtime(async {
         let report = crate::demo::run(options).await?;

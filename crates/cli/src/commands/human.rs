@@ -27,6 +27,12 @@ pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
+/// Microseconds, as milliseconds or seconds.
+pub(crate) fn millis(us: u64) -> String {
+    let ms = us as f64 / 1000.0;
+    if ms < 10_000.0 { format!("{ms:.1}ms") } else { format!("{:.1}s", ms / 1000.0) }
+}
+
 /// One with its noun, or several.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -40,6 +46,11 @@ mod tests {
     fn bytes_have_the_largest_unit_that_fits() {
         let shown = [0, 999, 1000, 411_200_000, 9_400_000_000, u64::MAX].map(bytes);
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "411.2 MB", "9.4 GB", "18446744.1 TB"]);
+    }
+
+    #[test]
+    fn times_are_in_milliseconds_until_they_are_long() {
+        assert_eq!([0, 1_250, 9_999_900, 10_000_000].map(millis), ["0.0ms", "1.2ms", "9999.9ms", "10.0s"]);
     }
 
     #[test]

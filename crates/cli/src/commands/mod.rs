@@ -9,9 +9,11 @@ pub(crate) mod controller;
 pub(crate) mod demo;
 pub(crate) mod health;
 pub(crate) mod human;
+pub(crate) mod partition;
 pub(crate) mod process;
 pub(crate) mod produce;
 pub(crate) mod topic;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod zone;
 

@@ -2,33 +2,60 @@
 
 use std::process::ExitCode;
 
+use holdfast_proto::v1::Event;
 use serde_json::{Value, json};
 
+use super::cluster::event_json::event_json;
+use super::cluster::events::{is_failover_of, last_failover};
 use super::cluster::facts::ZoneFact;
 use super::cluster::tolerance::{Judgement, Loss, judge};
 use super::cluster::{observe, zone_json};
+use super::connect::connect;
 use super::human::count;
 use crate::args::{Format, Global, ZoneCommand};
 use crate::exit::{self, CliError};
 use crate::output::{print_json, print_line};
+
+/// Events among which the last failover of a zone is looked for.
+const EVENTS: u32 = 1000;
 
 pub(crate) async fn run(global: &Global, command: ZoneCommand) -> Result<ExitCode, CliError> {
     let ZoneCommand::Status { zone: wanted } = command;
     let state = observe(global).await?;
     let judgement = judge(&state);
     let zones = choose(state.zones(), wanted.as_deref())?;
+    let events = recent_events(global).await;
     match global.format {
         Format::Json => {
-            let zones: Vec<Value> = zones.iter().map(|zone| zone_json(zone, &judgement)).collect();
+            let zones = zones.iter().map(|zone| with_failover(zone_json(zone, &judgement), zone, &events));
+            let zones: Vec<Value> = zones.collect();
             print_json(&json!({ "v": 1, "cluster": state.cluster, "zones": zones }))?;
         }
         Format::Text => {
             for zone in &zones {
                 print_zone(zone, &judgement)?;
+                if let Some(failover) = last_failover(&events, &zone.name) {
+                    print_line(&format!("  {failover}"))?;
+                }
             }
         }
     }
     Ok(ExitCode::from(code(&zones)))
+}
+
+/// What the controllers have recorded; nothing where none can be asked. The status of a zone is known without it.
+async fn recent_events(global: &Global) -> Vec<Event> {
+    let Ok(client) = connect(global).await else { return Vec::new() };
+    client.list_events(EVENTS).await.map_or_else(|_| Vec::new(), |answer| answer.events)
+}
+
+/// With the zone's last failover, if there was one.
+fn with_failover(mut shown: Value, zone: &ZoneFact, events: &[Event]) -> Value {
+    let failover = events.iter().find(|event| is_failover_of(event, &zone.name));
+    if let (Some(failover), Some(fields)) = (failover, shown.as_object_mut()) {
+        fields.insert("last_failover".to_owned(), event_json(failover));
+    }
+    shown
 }
 
 /// The zone asked for, or all.

@@ -63,10 +63,16 @@ pub struct ClusterOptions {
     pub dir: PathBuf,
     /// First client port; zone b has the next, zone c the one after. 0: the system chooses all ports.
     pub client_port: u16,
+    /// `host:port` that clients are given instead of where brokers listen, one per zone; empty: as they listen.
+    pub client_endpoints: Vec<String>,
     /// Size at which log segments are sealed.
     pub segment_size: u64,
     /// Certificates of all processes.
     pub tls: Option<Tls>,
+    /// When a dead broker is replaced (`replace-after` of the controllers); `None`: as they have it.
+    pub replace_after: Option<Duration>,
+    /// When leaders go home (`home-after` of the controllers); `None`: as they have it.
+    pub home_after: Option<Duration>,
 }
 
 impl ClusterOptions {
@@ -76,8 +82,11 @@ impl ClusterOptions {
             name: name.to_owned(),
             dir: dir.to_owned(),
             client_port: 0,
+            client_endpoints: Vec::new(),
             segment_size: LogConfig::default().segment_size.0,
             tls: None,
+            replace_after: None,
+            home_after: None,
         }
     }
 }
@@ -166,6 +175,16 @@ impl LocalCluster {
         self.addresses.iter().map(|addresses| addresses.client.clone()).collect()
     }
 
+    /// Where the controllers are, for further brokers.
+    pub fn controllers(&self) -> Vec<ControllerEndpoint> {
+        let controllers = self.addresses.iter().enumerate().map(|(zone, addresses)| ControllerEndpoint {
+            id: ControllerId(zone as u64 + 1),
+            zone: ZoneId::new(ZONES[zone]),
+            endpoint: addresses.controller.clone(),
+        });
+        controllers.collect()
+    }
+
     /// Whether both processes of a zone run.
     pub fn is_up(&self, zone: usize) -> bool {
         self.zones[zone].controller.is_some() && self.zones[zone].broker.is_some()
@@ -195,6 +214,15 @@ impl LocalCluster {
     /// Ends only the broker of a zone.
     pub fn kill_broker(&mut self, zone: usize) {
         if let Some(RunningBroker { control, data, .. }) = self.zones[zone].broker.take() {
+            data.shutdown_background();
+            control.shutdown_background();
+        }
+    }
+
+    /// Ends only the broker of a zone, in order.
+    pub fn stop_broker(&mut self, zone: usize) {
+        if let Some(RunningBroker { control, data, broker }) = self.zones[zone].broker.take() {
+            control.block_on(broker.shutdown());
             data.shutdown_background();
             control.shutdown_background();
         }
@@ -286,21 +314,19 @@ impl LocalCluster {
             zone: ZoneId::new(ZONES[zone]),
             endpoint: addresses.controller.clone(),
         });
-        ControllerConfig::new(
+        let mut config = ControllerConfig::new(
             ControllerId(number as u64 + 1),
             ZoneId::new(ZONES[number]),
             self.options.dir.join(format!("controller-{}", ZONES[number])),
             self.addresses[number].controller.clone(),
             voters.collect(),
-        )
+        );
+        config.replace_after = self.options.replace_after.or(config.replace_after);
+        config.home_after = self.options.home_after.unwrap_or(config.home_after);
+        config
     }
 
     fn broker_config(&self, number: usize) -> BrokerConfig {
-        let controllers = self.addresses.iter().enumerate().map(|(zone, addresses)| ControllerEndpoint {
-            id: ControllerId(zone as u64 + 1),
-            zone: ZoneId::new(ZONES[zone]),
-            endpoint: addresses.controller.clone(),
-        });
         let addresses = &self.addresses[number];
         let mut config = BrokerConfig::new(
             BrokerId(number as u32 + 1),
@@ -308,8 +334,9 @@ impl LocalCluster {
             self.options.dir.join(format!("broker-{}", ZONES[number])),
             addresses.client.clone(),
             addresses.peer.clone(),
-            controllers.collect(),
+            self.controllers(),
         );
+        config.client_endpoint = self.options.client_endpoints.get(number).cloned();
         config.log.segment_size = ByteSize(self.options.segment_size);
         config
     }

@@ -3,19 +3,20 @@
 //! ```text
 //!  cluster   three controllers and three brokers on loopback, real listeners and files; kill and heal a zone
 //!  load      a writer per partition at a fixed rate; every record numbered
-//!  ledger    which numbers were acknowledged, which were read back
+//!  witness   the history of it all, judged by holdfast-checker     readers   who reads along, and who reads back
 //!  gaps      when each partition acknowledged: the stall that a fault caused
 //!  script    what happens when          report   what is printed at the end          screen   live figures and keys
 //! ```
 
 pub mod cluster;
 pub(crate) mod gaps;
-mod ledger;
 mod load;
+mod readers;
 pub(crate) mod report;
 mod run;
 mod screen;
 mod script;
+mod witness;
 
 pub use report::Report;
 pub use run::{DemoOptions, run};

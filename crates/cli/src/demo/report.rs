@@ -2,29 +2,29 @@
 
 use serde::Serialize;
 
-use super::ledger::Totals;
+use holdfast_checker::{Findings, Kind, Verdict};
 
 /// The outcome, as the last line of stdout has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Whether every promise was kept.
+    /// Whether something was acknowledged, everything was read back, and the checker found every promise kept.
     pub ok: bool,
+    /// What the checker says of the history.
+    pub verdict: Verdict,
+    /// What it found, by name, with examples.
+    pub anomalies: Findings,
     /// Records acknowledged.
     pub acked: u64,
-    /// Different records read back at the end.
+    /// Records read back at the end.
     pub read_back: u64,
-    /// Acknowledged, or seen by a reader, and not read back.
+    /// Acknowledged, or seen by a reader, and not there any more.
     pub lost: u64,
-    /// Read back more than once.
+    /// There more than once.
     pub duplicated: u64,
     /// Records whose outcome the producer did not learn.
     pub unknown: u64,
     /// Records refused for certain.
     pub failed: u64,
-    /// Records refused for certain that are there all the same.
-    pub resurrected: u64,
-    /// Records that came back out of order.
-    pub disordered: u64,
     /// Acknowledged megabytes per second over the run.
     pub throughput_mb_s: f64,
     /// Acknowledgement latency of records.
@@ -84,25 +84,27 @@ impl RecoveryTime {
 
 impl Report {
     pub(super) fn new(
-        totals: Totals,
+        judged: holdfast_checker::Report,
+        read_back: u64,
         throughput_mb_s: f64,
         ack_ms: [f64; 3],
         failovers: Vec<Failover>,
     ) -> Report {
-        let Totals { acked, failed, unknown, read_back, lost, duplicated, resurrected, disordered } = totals;
+        let values = judged.counts.values;
+        let found = |kinds: &[Kind]| kinds.iter().map(|&kind| judged.anomalies.count(kind)).sum();
         Report {
-            ok: acked > 0 && lost + duplicated + resurrected + disordered == 0,
-            acked,
+            ok: values.acked > 0 && judged.valid,
+            acked: values.acked,
             read_back,
-            lost,
-            duplicated,
-            unknown,
-            failed,
-            resurrected,
-            disordered,
+            lost: found(&[Kind::LostWrite, Kind::Unseen, Kind::PrecommittedRead]),
+            duplicated: found(&[Kind::Duplicate]),
+            unknown: values.unknown,
+            failed: values.failed,
             throughput_mb_s: rounded(throughput_mb_s),
             ack_ms: Latency { p50: rounded(ack_ms[0]), p99: rounded(ack_ms[1]), p999: rounded(ack_ms[2]) },
             failovers,
+            verdict: judged.verdict,
+            anomalies: judged.anomalies,
         }
     }
 
@@ -131,6 +133,12 @@ impl Report {
                 failover.zone, failover.moved, self.lost, failover.unaffected_gap_ms_max
             ));
         }
+        for (kind, finding) in self.anomalies.iter() {
+            text.push_str(&format!("\n{} {kind}", finding.count));
+            if let Some(example) = finding.examples.first() {
+                text.push_str(&format!(", such as {example}"));
+            }
+        }
         text
     }
 }
@@ -142,15 +150,39 @@ pub(crate) fn rounded(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_checker::history::{PollStage, SendStage};
+    use holdfast_checker::{Checker, Event};
+
     use super::*;
 
+    /// What is said of three records at one partition of which so many were read back.
+    fn report(acked: u64, read: u64) -> Report {
+        let mut checker = Checker::new();
+        let (key, mut lines) = ("demo/0".into(), 0);
+        let mut take = |event: Event| {
+            lines += 1;
+            checker.observe(lines, &event).unwrap();
+        };
+        for op in 0..acked {
+            let send = |stage| Event::send(op, 1, op, &key, vec![op], stage);
+            take(send(SendStage::Invoke { deadline_us: None }));
+            take(send(SendStage::Ok { base_offset: op, epoch: None }));
+        }
+        take(Event::begin_final(9));
+        take(Event::poll(9, 2, 0, &key, PollStage::Invoke));
+        let records = (0..read).map(|offset| (offset, offset)).collect();
+        take(Event::poll(9, 2, 0, &key, PollStage::Ok { records, high_watermark: None }));
+        Report::new(checker.finish(), read, 1.0, [1.0; 3], Vec::new())
+    }
+
     #[test]
-    fn a_run_without_acknowledgements_is_not_ok() {
-        assert!(!Report::new(Totals::default(), 0.0, [0.0; 3], Vec::new()).ok);
-        let totals = Totals { acked: 5, read_back: 5, ..Totals::default() };
-        assert!(Report::new(totals, 1.0, [1.0; 3], Vec::new()).ok);
-        assert!(!Report::new(Totals { lost: 1, ..totals }, 1.0, [1.0; 3], Vec::new()).ok);
-        assert!(!Report::new(Totals { duplicated: 1, ..totals }, 1.0, [1.0; 3], Vec::new()).ok);
+    fn the_checker_says_whether_a_run_is_ok() {
+        assert!(report(3, 3).ok);
+        assert!(!report(0, 0).ok, "nothing was acknowledged");
+        let lossy = report(3, 2);
+        assert_eq!((lossy.ok, lossy.lost, lossy.verdict), (false, 1, Verdict::Invalid));
+        assert!(lossy.to_text().contains("1 unseen, such as demo/0 offset 2 value 2"), "{}", lossy.to_text());
+        assert_eq!(serde_json::to_value(&lossy).unwrap()["anomalies"]["unseen"]["count"], 1);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_checker::Event;
+use holdfast_checker::history::Edge;
 use holdfast_client::Client;
 use holdfast_core::ZoneId;
 use holdfast_core::metadata::{ClusterMap, TopicSpec};
@@ -12,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{ClusterOptions, LocalCluster, ZONES};
 use super::gaps::Gaps;
-use super::ledger::Ledger;
 use super::load::{self, Load, RECORD_SIZE};
+use super::readers;
 use super::report::{Failover, RecoveryTime, Report, rounded};
 use super::screen::{Frame, Key, Screen};
 use super::script::{Action, Script, Step};
+use super::witness::{Witness, WitnessError};
 use crate::exit::{self, CliError};
 
 const TOPIC: &str = "demo";
@@ -44,6 +47,8 @@ pub struct DemoOptions {
     pub partitions: u32,
     /// Where files are kept.
     pub dir: PathBuf,
+    /// Where the history of the run is kept, if anywhere.
+    pub history: Option<PathBuf>,
     /// Whether to draw live figures and take keys.
     pub screen: bool,
 }
@@ -53,11 +58,13 @@ pub struct DemoOptions {
 /// # Errors
 /// Where the cluster cannot be started or used at all. What it broke is in the report.
 pub async fn run(options: DemoOptions) -> Result<Report, CliError> {
+    let witness = Witness::new(TOPIC, options.partitions, options.history.as_deref());
+    let witness = Arc::new(witness.map_err(|error| no_verdict(&error))?);
     let cluster = start_cluster(&options.dir).await?;
     let bootstrap = cluster.bootstrap();
     let demo = Demo {
         cluster: Arc::new(Mutex::new(Some(cluster))),
-        ledger: Arc::new(Ledger::new(options.partitions)),
+        witness,
         gaps: Arc::new(Gaps::new(options.partitions)),
         client: connect(&bootstrap).await?,
         bootstrap,
@@ -74,7 +81,7 @@ struct Demo {
     cluster: Arc<Mutex<Option<LocalCluster>>>,
     bootstrap: Vec<String>,
     client: Client,
-    ledger: Arc<Ledger>,
+    witness: Arc<Witness>,
     gaps: Arc<Gaps>,
 }
 
@@ -99,15 +106,15 @@ impl Demo {
         );
         let stop = CancellationToken::new();
         let begun = Instant::now();
-        let load = load::start(&self.client, TOPIC, self.options.rate, &self.ledger, &self.gaps, &stop)
+        let load = load::start(&self.client, TOPIC, self.options.rate, &self.witness, &self.gaps, &stop)
             .await
             .map_err(|error| {
                 CliError::new(exit::SOFTWARE, "starting the load", error.to_string(), "try again")
             })?;
-        let reader = tokio::spawn(load::read_along(
+        let reader = tokio::spawn(readers::read_along(
             self.client.clone(),
             TOPIC.to_owned(),
-            Arc::clone(&self.ledger),
+            Arc::clone(&self.witness),
             stop.clone(),
         ));
         let faults = self.play(begun, &load).await;
@@ -115,11 +122,11 @@ impl Demo {
         let took = begun.elapsed();
         let faults = faults?;
         let failovers = self.failovers(&faults, Instant::now());
-        self.heal_all().await?;
-        self.finish(load, reader).await?;
-        let totals = self.ledger.totals();
-        let throughput = totals.acked as f64 * RECORD_SIZE as f64 / 1e6 / took.as_secs_f64();
-        Ok(Report::new(totals, throughput, self.gaps.latency_ms([0.5, 0.99, 0.999]), failovers))
+        self.heal_all(&faults).await?;
+        let read_back = self.finish(load, reader).await?;
+        let judged = self.witness.finish().map_err(|error| no_verdict(&error))?;
+        let throughput = judged.counts.values.acked as f64 * RECORD_SIZE as f64 / 1e6 / took.as_secs_f64();
+        Ok(Report::new(judged, read_back, throughput, self.gaps.latency_ms([0.5, 0.99, 0.999]), failovers))
     }
 
     async fn create_topic(&self) -> Result<(), CliError> {
@@ -188,12 +195,14 @@ impl Demo {
             Action::Kill => {
                 let led = led_in(&self.client.map(), ZONES[zone]);
                 self.gaps.fault();
+                self.note_fault(zone, Edge::Begin);
                 faults.push(Fault { zone, led, at: Instant::now(), healed: None });
                 self.with_cluster(move |cluster| cluster.kill(zone)).await;
             }
             Action::Heal => {
                 if let Some(fault) = faults.iter_mut().rev().find(|fault| fault.zone == zone) {
                     fault.healed = Some(Instant::now());
+                    self.note_fault(zone, Edge::End);
                 }
                 let healed = self.with_cluster(move |cluster| cluster.heal(zone)).await;
                 healed.unwrap_or(Ok(())).map_err(|error| heal_failed(zone, &error))?;
@@ -202,7 +211,15 @@ impl Demo {
         Ok(())
     }
 
-    async fn heal_all(&self) -> Result<(), CliError> {
+    fn note_fault(&self, zone: usize, edge: Edge) {
+        let (name, zone) = (format!("kill zone {}", ZONES[zone]), ZONES[zone]);
+        self.witness.note([Event::fault(self.witness.now_us(), &name, Some(zone), edge)]);
+    }
+
+    async fn heal_all(&self, faults: &[Fault]) -> Result<(), CliError> {
+        for fault in faults.iter().filter(|fault| fault.healed.is_none()) {
+            self.note_fault(fault.zone, Edge::End);
+        }
         for zone in 0..ZONES.len() {
             let healed = self.with_cluster(move |cluster| cluster.heal(zone)).await;
             healed.unwrap_or(Ok(())).map_err(|error| heal_failed(zone, &error))?;
@@ -211,13 +228,13 @@ impl Demo {
     }
 
     /// Waits for every outcome, then reads everything back with a client that knows nothing of the run.
-    async fn finish(&self, load: Load, reader: tokio::task::JoinHandle<()>) -> Result<(), CliError> {
+    async fn finish(&self, load: Load, reader: tokio::task::JoinHandle<()>) -> Result<u64, CliError> {
         let ending = async {
             load.finish().await;
             // It was told to stop; what it saw is noted.
             let _ = reader.await;
             let fresh = connect(&self.bootstrap).await?;
-            load::read_back(&fresh, TOPIC, &self.ledger).await.map_err(|problem| {
+            readers::read_back(&fresh, TOPIC, &self.witness).await.map_err(|problem| {
                 CliError::new(
                     exit::CRITICAL,
                     "reading back what was written",
@@ -262,7 +279,7 @@ impl Demo {
             zones: ZONES.map(|zone| (map_says_up(&map, zone), led_in(&map, zone).len())),
             partitions: self.options.partitions,
             acked: stats.acked,
-            seen: self.ledger.seen_total(),
+            seen: self.witness.counts().records_shown,
             unknown: stats.unknown,
             throughput_mb_s: stats.acked as f64 * RECORD_SIZE as f64 / 1e6 / begun.elapsed().as_secs_f64(),
             p50_ms: p50,
@@ -339,6 +356,15 @@ async fn connect(bootstrap: &[String]) -> Result<Client, CliError> {
             "run it again with HOLDFAST_LOG=info",
         )
     })
+}
+
+/// The load ran, but nobody can say what became of it.
+fn no_verdict(error: &WitnessError) -> CliError {
+    let (exit, next) = match error {
+        WitnessError::Malformed(_) => (exit::SOFTWARE, "report this: the demo recorded what cannot be"),
+        _ => (exit::CANNOT_CREATE, "name a file on a disk with room with --history, or leave it out"),
+    };
+    CliError::new(exit, "keeping the history of the run", error.to_string(), next)
 }
 
 fn heal_failed(zone: usize, error: &dyn std::error::Error) -> CliError {

@@ -24,6 +24,7 @@ fn without_a_broker_commands_end_in_time() {
         (&["produce", "orders"], exit::UNREACHABLE),
         (&["consume", "orders"], exit::UNREACHABLE),
         (&["bench", "produce", "orders"], exit::UNREACHABLE),
+        (&["cluster", "events"], exit::UNREACHABLE),
         (&["zone", "status"], exit::UNKNOWN),
     ] {
         unreachable(command, code, "127.0.0.1:1");
@@ -75,6 +76,13 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (&["topic", "create", "t", "-r", "0", "--waive-zones"], exit::USAGE, &["--replication"]),
         (&["topic", "create", "t", "-r", "2"], exit::DATA, &["INVALID_REQUEST", "--waive-zones"]),
         (&["topic", "create", "t", "-r", "3"], exit::DATA, &["PLACEMENT_IMPOSSIBLE"]),
+        (&["partition", "move", "ready", "0", "--to", "9"], exit::DATA, &["broker 9", "INVALID_REQUEST"]),
+        (&["partition", "move", "ready", "0", "--to", "1,1"], exit::DATA, &["INVALID_REQUEST"]),
+        (&["partition", "cancel", "ready", "0"], exit::RETRY, &["not being moved", "CONFLICTING_CHANGE"]),
+        (&["partition", "lead", "ready", "0", "9"], exit::DATA, &["broker 9", "INVALID_REQUEST"]),
+        (&["partition", "lead", "ready", "9", "1"], exit::DATA, &["9", "UNKNOWN_PARTITION"]),
+        (&["partition", "lead", "nowhere", "0", "1"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["partition", "recover", "ready", "0", "--unclean"], exit::USAGE, &["--yes", "terminal"]),
         (&["zone", "status", "nowhere"], exit::DATA, &["nowhere", "the zones are a"]),
         (&["produce", "ready", "--file", "/nowhere/records"], exit::CANNOT_CREATE, &["/nowhere/records"]),
         (&["produce", "ready", "--batch-size", "0"], exit::USAGE, &["batch"]),

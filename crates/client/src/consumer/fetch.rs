@@ -49,11 +49,14 @@ pub(super) struct Fetcher {
     pub(super) backoff: Backoff,
     /// Where the last attempt failed.
     pub(super) failed: Option<Target>,
-    pub(super) hint: Option<String>,
+    /// A leader that a refusal named.
+    pub(super) hint: Option<Target>,
     follower_barred: Option<Instant>,
     empty_answers: u32,
     /// Since when the position is above every high watermark answered.
     pub(super) ahead_since: Option<Instant>,
+    /// The highest high watermark answered: another replica may know less of what stays committed all the same.
+    high_watermark: Offset,
 }
 
 /// Where a request goes.
@@ -99,6 +102,7 @@ impl Fetcher {
             follower_barred: None,
             empty_answers: 0,
             ahead_since: None,
+            high_watermark: Offset::ZERO,
         }
     }
 
@@ -139,8 +143,7 @@ impl Fetcher {
             let message = format!("topic {:?} was deleted", self.topic);
             return Err(self.refused(ApiError::new(ErrorCode::UnknownTopic, message)));
         }
-        if let (Some(endpoint), Some(partition)) = (self.hint.take(), map.partition(self.id)) {
-            let target = Target { endpoint, term: partition.register.term };
+        if let Some(target) = self.hint.take() {
             return Ok(Some(Route { target, follower: false }));
         }
         Ok(self.route(&map))
@@ -216,9 +219,9 @@ impl Fetcher {
         self.failed = None;
         self.backoff.reset();
         self.ahead_since = None;
-        let high_watermark = Offset(answer.high_watermark);
+        self.high_watermark = self.high_watermark.max(Offset(answer.high_watermark));
         self.note_progress(route, answer.batches.is_empty());
-        match self.hand_over(answer.batches, high_watermark).await {
+        match self.hand_over(answer.batches).await {
             Ok(open) => Ok(open),
             Err(error) if route.follower => {
                 tracing::warn!(partition = %self.id, endpoint = %route.target.endpoint, %error, "bad answer");
@@ -243,7 +246,7 @@ impl Fetcher {
         self.empty_answers = 0;
     }
 
-    async fn hand_over(&mut self, batches: Bytes, high_watermark: Offset) -> Result<bool, DecodeError> {
+    async fn hand_over(&mut self, batches: Bytes) -> Result<bool, DecodeError> {
         for (index, batch) in split(batches, self.position)?.iter().enumerate() {
             if self.end.is_some_and(|end| self.position >= end) {
                 return Ok(true);
@@ -257,7 +260,7 @@ impl Fetcher {
                 let Ok(room) = self.room.clone().acquire_many_owned(charge).await else { return Ok(false) };
                 let batch = FetchedBatch {
                     partition: self.id.index,
-                    high_watermark,
+                    high_watermark: self.high_watermark,
                     epoch: header.epoch,
                     next_offset,
                     records: decoded.records,

@@ -219,7 +219,7 @@ impl ConsumerBuilder {
 pub struct FetchedBatch {
     /// The partition.
     pub partition: u32,
-    /// End of what could be read when this was fetched (exclusive).
+    /// End of what could be read when this was fetched (exclusive). Never goes back for one consumer.
     pub high_watermark: Offset,
     /// Epoch in which it was appended.
     pub epoch: Option<LeaderEpoch>,

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ConsumeError;
 use super::fetch::{Fetcher, Route};
 use crate::retry::{MAX_DELAY, Verdict, judge};
-use crate::routing::leader_of;
+use crate::routing::{hinted, leader_of};
 
 impl Fetcher {
     /// Decides what follows a failed request, and waits where that helps.
@@ -22,18 +22,15 @@ impl Fetcher {
         } else if judge(error.code) == Verdict::Refused {
             return Err(self.refused(error));
         }
-        let named = error.detail("leader_endpoint").filter(|_| error.code == ErrorCode::NotLeader);
-        let named = named.filter(|named| *named != route.target.endpoint);
+        let hint = hinted(&self.map.borrow().clone(), self.id, &route.target, &error);
         let delay = match self.client.router().node(&route.target.endpoint) {
             Ok(node) => node.budget.delay(&mut self.backoff, &error),
             Err(_) => MAX_DELAY,
         };
         self.client.metadata().doubt();
         // Two brokers that point at each other are followed a few times only.
-        if let Some(named) = named.filter(|named| self.client.router().knows(named))
-            && self.backoff.attempts() <= 3
-        {
-            self.hint = Some(named.to_owned());
+        if hint.is_some() && self.backoff.attempts() <= 3 {
+            self.hint = hint;
             return Ok(());
         }
         self.failed = Some(route.target);

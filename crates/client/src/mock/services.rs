@@ -235,11 +235,15 @@ impl TopicService for Broker {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        if let Some(code) = lock(&self.shared.state).topic_errors.pop_front() {
+        let request = request.into_inner();
+        let mut state = lock(&self.shared.state);
+        state.topics_asked.push(request.topic_id);
+        if let Some(code) = state.topic_errors.pop_front() {
             return Err(ApiError::new(code, "as scripted").into_status());
         }
+        drop(state);
         let map = self.shared.map.borrow().clone();
-        let topic = map.topic_named(&request.into_inner().name);
+        let topic = map.topic_named(&request.name);
         let topic = topic.ok_or_else(|| Status::internal("the mock has one topic only"))?;
         Ok(Response::new(v1::CreateTopicResponse { topic_id: Bytes::copy_from_slice(&topic.id.to_bytes()) }))
     }
@@ -297,5 +301,12 @@ impl ClusterService for Broker {
         _: Request<v1::DescribePartitionsRequest>,
     ) -> Result<Response<v1::DescribePartitionsResponse>, Status> {
         Ok(Response::new(v1::DescribePartitionsResponse::default()))
+    }
+
+    async fn list_events(
+        &self,
+        _: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        Ok(Response::new(v1::ListEventsResponse::default()))
     }
 }

@@ -12,6 +12,7 @@ use super::sender::{Retry, Sender};
 use super::stats::count;
 use crate::error::SendError;
 use crate::retry::{Verdict, judge_append};
+use crate::routing::hinted;
 
 /// Leaders named by refusals that are tried before the map has to name one: two brokers that point at each other must
 /// not keep us busy.
@@ -77,10 +78,8 @@ impl Sender {
 
     /// Sends everything again, to the leader that the refusal names if it is another broker of the cluster.
     fn redirect(&mut self, error: ApiError) {
-        let here = self.link.as_ref().map(|link| link.target.endpoint.clone());
-        let named = error.detail("leader_endpoint").filter(|_| error.code == ErrorCode::NotLeader);
-        let named = named.filter(|named| Some(*named) != here.as_deref());
-        let hint = named.filter(|named| self.session.client.router().knows(named)).map(str::to_owned);
+        let map = self.map.borrow().clone();
+        let hint = self.link.as_ref().and_then(|link| hinted(&map, self.id, &link.target, &error));
         self.handle_cut(Cut { error, reached: true });
         if hint.is_some() && self.retry.hints < MAX_HINTS {
             self.retry.hints += 1;

@@ -1,11 +1,10 @@
 //! One AppendStream to one broker. It opens while requests already wait in it, and is never reused after a failure.
 
-use std::error::Error as _;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use holdfast_core::ErrorCode;
-use holdfast_proto::{ApiError, v1};
+use holdfast_proto::{ApiError, never_sent, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -84,13 +83,7 @@ impl Link {
 }
 
 fn cut(status: &Status) -> Cut {
-    let mut source = status.source();
-    let mut reached = true;
-    while let Some(error) = source {
-        reached &= !error.is::<tonic::ConnectError>();
-        source = error.source();
-    }
-    Cut { error: ApiError::from_status(status), reached }
+    Cut { error: ApiError::from_status(status), reached: !never_sent(status) }
 }
 
 fn ended() -> Cut {

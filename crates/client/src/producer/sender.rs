@@ -35,7 +35,7 @@ pub(super) struct Sender {
     pub(super) lane: Arc<Lane>,
     pub(super) id: PartitionId,
     topic_id: Bytes,
-    map: watch::Receiver<Arc<ClusterMap>>,
+    pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     pub(super) window: Window,
     pub(super) link: Option<Link>,
     /// A fresh producer id on its way.
@@ -57,7 +57,7 @@ pub(super) struct Retry {
     at: Option<Instant>,
     failed: Option<Target>,
     /// A leader that a refusal named.
-    pub(super) hint: Option<String>,
+    pub(super) hint: Option<Target>,
     pub(super) hints: u32,
 }
 
@@ -267,7 +267,7 @@ impl Sender {
         if self.link.is_some() {
             return;
         }
-        if let Some(target) = self.next_target(map, leader) {
+        if let Some(target) = self.next_target(leader) {
             self.open_link(target);
         } else {
             self.lane.stalled.store(true, Ordering::Relaxed);
@@ -275,10 +275,9 @@ impl Sender {
     }
 
     /// Where to open a stream now, if anywhere.
-    fn next_target(&mut self, map: &ClusterMap, leader: Option<Target>) -> Option<Target> {
-        if let Some(endpoint) = self.retry.hint.take() {
-            let term = map.partition(self.id)?.register.term;
-            return Some(Target { endpoint, term });
+    fn next_target(&mut self, leader: Option<Target>) -> Option<Target> {
+        if let Some(hint) = self.retry.hint.take() {
+            return Some(hint);
         }
         let leader = leader?;
         if self.retry.failed.as_ref() == Some(&leader) {

@@ -162,6 +162,46 @@ fn the_latest_run_of_a_broker_wins_and_the_earlier_one_is_told() {
     assert_eq!(cluster.tracker.verdicts(now, map).register, [registration(11, "a", 2)]);
 }
 
+/// A second process under a live broker's id, on a folder of its own, is refused and changes nothing; once the first is
+/// gone its place is free, and a restart on the same folder needs no waiting.
+#[test]
+fn a_second_process_does_not_take_the_id_of_a_live_one() {
+    let mut cluster = Cluster::new();
+    let first = cluster.registration(11);
+    let second = BrokerRegistration { dir: DirId(99), incarnation: Incarnation(2), ..first.clone() };
+    let refused = Err(Refusal::InUse { id: BrokerId(11) });
+    let map = cluster.metadata.map().clone();
+    let at = |ms: u64| cluster.start + Duration::from_millis(ms);
+    let tracker = &mut cluster.tracker;
+    tracker.look(at(0));
+    assert_eq!(tracker.heard(at(10), &map, second.clone()), refused, "the map says that the first lives");
+    tracker.heard(at(20), &map, first.clone()).unwrap();
+    tracker.opened((first.id, first.incarnation));
+    assert_eq!(tracker.heard(at(900), &map, second.clone()), refused);
+    let restarted = BrokerRegistration { incarnation: Incarnation(3), ..first };
+    assert_eq!(tracker.heard(at(910), &map, restarted.clone()), Ok(true));
+    tracker.opened((restarted.id, restarted.incarnation));
+    assert_eq!(tracker.heard(at(920), &map, second.clone()), refused);
+    tracker.closed(at(930), (restarted.id, restarted.incarnation));
+    assert_eq!(tracker.heard(at(940), &map, second), Ok(true), "the first has ended");
+}
+
+/// Silence frees the id as well, also of a run that this controller never heard.
+#[test]
+fn an_id_whose_run_is_silent_is_free() {
+    let mut cluster = Cluster::new();
+    let first = cluster.registration(11);
+    let second = BrokerRegistration { dir: DirId(99), incarnation: Incarnation(2), ..first.clone() };
+    let map = cluster.metadata.map().clone();
+    let at = |ms: u64| cluster.start + Duration::from_millis(ms);
+    let mut unheard = Tracker::new(TIMEOUT, GRACE, ZoneId::new("a"));
+    unheard.look(at(0));
+    assert_eq!(unheard.heard(at(1000), &map, second.clone()), Ok(true));
+    cluster.tracker.heard(at(0), &map, first.clone()).unwrap();
+    cluster.tracker.opened((first.id, first.incarnation));
+    assert_eq!(cluster.tracker.heard(at(1000), &map, second), Ok(true));
+}
+
 #[test]
 fn a_broker_in_another_zone_is_refused() {
     let mut cluster = Cluster::new();
@@ -178,7 +218,7 @@ fn cut_off() -> (Cluster, Run) {
     cluster.tracker.opened(run);
     cluster.run(25, 1000, &ALL);
     let now = cluster.at(1000);
-    cluster.tracker.closed(now, run);
+    assert_eq!(cluster.tracker.closed(now, run), Some("b21:2".to_owned()), "where to knock");
     (cluster, run)
 }
 
@@ -191,15 +231,55 @@ fn a_reset_seen_in_two_zones_is_death_after_the_grace() {
         let now = cluster.at(ms);
         cluster.tracker.witnessed(now, ControllerId(2), &ZoneId::new(zone), BTreeSet::from([run]));
     };
+    let cut = cluster.at(1000);
+    assert_eq!(cluster.tracker.next_loss(cut), Some(cut + GRACE));
     assert_eq!(cluster.run(1000, 1200, &OTHERS), None, "nobody else has seen it");
     let now = cluster.at(1200);
-    assert!(cluster.tracker.needs_witness(now, cluster.metadata.map()));
     assert_eq!(cluster.tracker.lost(now), BTreeSet::from([run]));
     witness(&mut cluster, 1200, "a");
     assert_eq!(cluster.run(1225, 1300, &OTHERS), None, "the witness is in our own zone");
     witness(&mut cluster, 1300, "c");
     assert_eq!(cluster.run(1325, 1400, &OTHERS), Some((1325, vec![21])));
     assert_eq!(cluster.run(1350, 9000, &OTHERS), None, "it is not registered again for its last heartbeat");
+}
+
+#[test]
+fn a_port_that_refuses_leaves_no_grace() {
+    let (mut cluster, run) = cut_off();
+    let now = cluster.at(1000);
+    cluster.tracker.witnessed(now, ControllerId(2), &ZoneId::new("c"), BTreeSet::from([run]));
+    cluster.tracker.refused((BrokerId(21), Incarnation(9)));
+    assert!(cluster.tracker.lost(now).is_empty(), "another run's port says nothing");
+    cluster.tracker.refused(run);
+    assert_eq!(cluster.run(1000, 1025, &OTHERS), Some((1000, vec![21])));
+    // It is back under the same run: a connection says more than a refusal from before.
+    let (mut cluster, run) = cut_off();
+    cluster.tracker.opened(run);
+    cluster.tracker.refused(run);
+    assert!(cluster.tracker.lost(cluster.at(5000)).is_empty());
+}
+
+#[test]
+fn a_broker_that_no_controller_ever_heard_is_dead_when_its_port_refuses() {
+    let mut cluster = Cluster::new();
+    let run = (BrokerId(21), Incarnation(1));
+    for id in OTHERS {
+        cluster.heard(0, id);
+    }
+    let strangers = cluster.tracker.strangers(cluster.metadata.map());
+    assert_eq!(strangers, [(run, "b21:2".to_owned())]);
+    cluster.tracker.refused(run);
+    assert!(cluster.tracker.strangers(cluster.metadata.map()).is_empty(), "known now");
+    assert_eq!(cluster.run(25, 100, &OTHERS), None, "one controller's word is not enough");
+    let now = cluster.at(100);
+    cluster.tracker.witnessed(now, ControllerId(2), &ZoneId::new("c"), BTreeSet::from([run]));
+    let (mut heard, at) = (cluster.run(125, 125, &OTHERS), 125);
+    assert_eq!(heard.take(), Some((at, vec![21])));
+
+    let mut cluster = Cluster::new();
+    cluster.tracker.refused(run);
+    cluster.heard(0, 21);
+    assert!(cluster.tracker.lost(cluster.at(10)).is_empty(), "it is there after all");
 }
 
 #[test]
@@ -218,11 +298,11 @@ fn the_end_of_one_of_two_streams_or_of_an_earlier_run_is_no_reset() {
     cluster.tracker.opened(run);
     cluster.tracker.opened(run);
     let now = cluster.at(1050);
-    cluster.tracker.closed(now, run);
+    assert_eq!(cluster.tracker.closed(now, run), None);
     assert!(cluster.tracker.lost(cluster.at(5000)).is_empty());
     let again = registration(21, "b", 2);
     cluster.tracker.heard(now, cluster.metadata.map(), again).unwrap();
     cluster.tracker.opened((BrokerId(21), Incarnation(2)));
-    cluster.tracker.closed(now, run);
+    assert_eq!(cluster.tracker.closed(now, run), None);
     assert!(cluster.tracker.lost(cluster.at(5000)).is_empty());
 }

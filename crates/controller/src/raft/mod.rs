@@ -3,27 +3,30 @@
 //! ```text
 //!            propose ──►  openraft ──► log_store ──► writer thread ──► journal      (vote and log)
 //! RaftService ────────►     │  ▲
-//!                           │  └ gate (pre-vote), timing (who stands when), network (to the others)
+//!                           │  └ network (to the others)
+//!             campaign ─────┤    elects when `election` says so, out of what `poll` and the messages tell
 //!                           └────► state_machine ──► store::{serving, table, snapshot}
 //! ```
 //!
 //! Invariant: nothing outside this folder names openraft.
 
+mod account;
+mod campaign;
+mod election;
 mod frame;
-mod gate;
 mod log_store;
 mod network;
-mod ping;
+mod poll;
 mod state_machine;
 #[cfg(test)]
 mod suite;
-mod timing;
 mod types;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_core::ControllerId;
@@ -31,20 +34,24 @@ use holdfast_core::metadata::{Applied, Command, MetadataError};
 use holdfast_log::Fs;
 use holdfast_proto::internal::v1::PingResponse;
 use holdfast_proto::transport::Tls;
-use openraft::error::{ClientWriteError, InitializeError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ControllerConfig, VoterConfig};
+use crate::ledger::Observer;
+use crate::liveness::Run;
 use crate::store::serving::Serving;
 use crate::store::snapshot::MAX_SNAPSHOT;
+use account::{LastLog, News};
+use election::{Election, Facts, Timing};
 use log_store::LogStore;
 pub use log_store::LogStoreError;
 use network::Peers;
 use state_machine::{StateError, StateMachine};
-use timing::ElectionTiming;
-use types::{CodecError, Node, RaftError, TypeConfig, decode, encode};
+use types::{CodecError, LogId, Node, RaftError, TypeConfig, Vote, decode, encode};
 
 /// Name of the journal in the data folder.
 pub(crate) const JOURNAL: &str = "raft.journal";
@@ -53,6 +60,8 @@ pub(crate) const JOURNAL: &str = "raft.journal";
 const SNAPSHOT_CHUNK: u64 = 1 << 20;
 /// Sending and installing one piece. openraft's 200 ms is too short for a slow disk.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts to hear from a majority.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(10);
 /// How long a proposal may take.
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -109,7 +118,8 @@ pub(crate) enum MessageError {
 pub(crate) struct Standing {
     /// Raft's term; 0 before there was any.
     pub(crate) term: u64,
-    /// The leader that is known.
+    /// The leader that may be believed in: it was heard lately, or is this controller and a majority has answered it
+    /// lately.
     pub(crate) leader: Option<ControllerId>,
     /// Whether it is this controller.
     pub(crate) leads: bool,
@@ -123,10 +133,13 @@ pub(crate) struct Quorum {
     voters: Arc<[VoterConfig]>,
     peers: Peers,
     serving: Arc<Serving>,
-    election_timeout: Duration,
     pristine: bool,
-    /// Has the others pinged at once.
-    ping_now: Arc<Notify>,
+    timing: Timing,
+    election: Arc<Mutex<Election>>,
+    /// Has `campaign` look before its time.
+    look_again: Arc<Notify>,
+    /// What this controller says of itself.
+    news: Arc<watch::Sender<News>>,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -148,6 +161,16 @@ impl Stores {
         let state = StateMachine::open(fs, dir, log.purged(), hold)?;
         Ok(Stores { log, state })
     }
+
+    /// The applied state, as everybody reads it.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.state.serving()
+    }
+
+    /// Has `observer` told of every entry that is applied from now on.
+    pub(crate) fn observe(&mut self, observer: Observer) {
+        self.state.observe(observer);
+    }
 }
 
 impl Quorum {
@@ -159,10 +182,11 @@ impl Quorum {
         stores: Stores,
     ) -> Result<Self, QuorumError> {
         let voters = config.sorted_voters();
-        let position = voters.iter().position(|voter| voter.id == config.id).unwrap_or(0);
-        let timing = ElectionTiming::of(config.election_timeout, position, voters.len());
+        let timing = Timing::of(config.election_timeout);
         let settings = raft_config(cluster, config, timing)?;
-        let peers = Peers::new(cluster, config.id.0, &voters, tls);
+        let ids = voters.iter().map(|voter| voter.id);
+        let election = Arc::new(Mutex::new(Election::new(Instant::now(), config.id, ids, timing)));
+        let peers = Peers::new(cluster, config.id.0, &voters, tls, Arc::clone(&election));
         let serving = stores.state.serving();
         let pristine = stores.log.is_pristine();
         let raft = Raft::new(config.id.0, Arc::new(settings), peers.clone(), stores.log, stores.state).await;
@@ -172,9 +196,11 @@ impl Quorum {
             voters: voters.into(),
             peers,
             serving,
-            election_timeout: config.election_timeout,
             pristine,
-            ping_now: Arc::default(),
+            timing,
+            election,
+            look_again: Arc::default(),
+            news: Arc::new(watch::Sender::new(News::default())),
         })
     }
 
@@ -185,12 +211,55 @@ impl Quorum {
 
     /// What is known of the quorum at this moment.
     pub(crate) fn standing(&self) -> Standing {
-        let metrics = self.raft.metrics();
+        self.election(|election, now| {
+            let account = election.account(now);
+            Standing { term: account.term, leader: account.leader, leads: account.leader == Some(self.id) }
+        })
+    }
+
+    /// The answer to another controller's question, with the brokers that this one has lost.
+    pub(crate) fn answer(&self, lost: &BTreeSet<Run>) -> PingResponse {
+        self.election(|election, now| election.account(now)).to_wire(lost)
+    }
+
+    /// Index of the last entry of this controller's log; 0 for none.
+    pub(crate) fn last_entry(&self) -> u64 {
+        self.raft.data_metrics().borrow().last_log.map_or(0, |last| last.index)
+    }
+
+    /// Changes when the answer does, but for the lost brokers.
+    pub(crate) fn news(&self) -> watch::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// How long a question that has the last answer already may wait for another.
+    pub(crate) fn hold(&self) -> Duration {
+        self.timing.hold
+    }
+
+    /// The election, with what raft says now.
+    fn election<T>(&self, with: impl FnOnce(&mut Election, Instant) -> T) -> T {
+        // A panic while it was held cannot leave it worse than behind the times.
+        let mut election = self.election.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        election.note(now, self.facts());
+        with(&mut election, now)
+    }
+
+    fn facts(&self) -> Facts {
+        let last = self.raft.data_metrics().borrow().last_log;
+        let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow();
-        Standing {
-            term: metrics.current_term,
+        Facts {
+            term: metrics.vote.leader_id.term,
             leader: metrics.current_leader.map(ControllerId),
-            leads: metrics.state == ServerState::Leader,
+            leading: metrics.state == ServerState::Leader,
+            voter: metrics.membership_config.membership().voter_ids().any(|voter| voter == self.id.0),
+            last_log: last.map(|LogId { leader_id, index }| LastLog {
+                term: leader_id.term,
+                leader: leader_id.node_id,
+                index,
+            }),
         }
     }
 
@@ -213,15 +282,69 @@ impl Quorum {
         }
     }
 
-    /// Waits until everything that an earlier leader committed is applied here; false where this is not the leader.
+    /// Waits until everything that was committed is applied here; false where this is not the leader.
     pub(crate) async fn catch_up(&self) -> bool {
-        let caught_up = tokio::time::timeout(PROPOSAL_PATIENCE, self.raft.ensure_linearizable());
-        matches!(caught_up.await, Ok(Ok(_)))
+        let caught_up = async {
+            loop {
+                match self.raft.ensure_linearizable().await {
+                    Ok(_) => return true,
+                    // openraft gives the others one heartbeat interval to answer, which a busy disk takes longer than.
+                    Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))
+                        if self.standing().leads =>
+                    {
+                        tokio::time::sleep(CATCH_UP_PAUSE).await;
+                    }
+                    Err(_) => return false,
+                }
+            }
+        };
+        tokio::time::timeout(PROPOSAL_PATIENCE, caught_up).await.unwrap_or(false)
+    }
+
+    /// Waits until all that this controller has as leader of `term` is applied here, which is all that leaders before it
+    /// committed. Asks nobody: that it still leads is for `standing` to say. False where it does not come to that.
+    pub(crate) async fn takes_over(&self, term: u64) -> bool {
+        let mut data = self.raft.data_metrics();
+        let taken_over = async {
+            // A leader begins its term with an entry.
+            let begun = data.wait_for(|data| data.last_log.is_some_and(|last| last.leader_id.term == term));
+            let last = begun.await.ok()?.last_log;
+            data.wait_for(|data| data.last_applied >= last).await.ok().map(drop)
+        };
+        matches!(tokio::time::timeout(PROPOSAL_PATIENCE, taken_over).await, Ok(Some(())))
     }
 
     /// Takes an encoded `AppendEntriesRequest`, gives the encoded result.
     pub(crate) async fn handle_append_entries(&self, payload: &[u8]) -> Result<Bytes, MessageError> {
-        Ok(encode(&self.raft.append_entries(decode(payload)?).await)?.into())
+        let request: AppendEntriesRequest<TypeConfig> = decode(payload)?;
+        let vote = request.vote;
+        self.heard_if_known(&vote);
+        let result = self.raft.append_entries(request).await;
+        if !matches!(result, Err(_) | Ok(AppendEntriesResponse::HigherVote(_))) {
+            self.heard(&vote);
+        }
+        Ok(encode(&result)?.into())
+    }
+
+    /// A message of the known leader tells that it lives, however long this controller's disk takes over it.
+    fn heard_if_known(&self, vote: &Vote) {
+        let (leader, term) = (ControllerId(vote.leader_id.node_id), vote.leader_id.term);
+        self.election(|election, now| {
+            if election.knows(leader, term) {
+                election.heard(now, leader);
+            }
+        });
+    }
+
+    fn heard(&self, vote: &Vote) {
+        let regained = self.election(|election, now| {
+            let before = election.leader(now);
+            election.heard(now, ControllerId(vote.leader_id.node_id));
+            election.leader(now) != before
+        });
+        if regained {
+            self.look_again.notify_one();
+        }
     }
 
     /// Takes an encoded `VoteRequest`, gives the encoded result.
@@ -231,33 +354,32 @@ impl Quorum {
 
     /// Takes an encoded `InstallSnapshotRequest`, gives the encoded result.
     pub(crate) async fn handle_install_snapshot(&self, payload: &[u8]) -> Result<Bytes, MessageError> {
-        let request: openraft::raft::InstallSnapshotRequest<TypeConfig> = decode(payload)?;
-        let offset = request.offset;
+        let request: InstallSnapshotRequest<TypeConfig> = decode(payload)?;
+        let (offset, vote) = (request.offset, request.vote);
         if offset.saturating_add(request.data.len() as u64) > MAX_SNAPSHOT {
             return Err(MessageError::TooLarge { offset });
         }
-        Ok(encode(&self.raft.install_snapshot(request).await)?.into())
+        let result = self.raft.install_snapshot(request).await;
+        if result.as_ref().is_ok_and(|answer| answer.vote == vote) {
+            self.heard(&vote);
+        }
+        Ok(encode(&result)?.into())
     }
 
-    /// Pings, and forms the quorum where it is new. Returns when cancelled or when raft has stopped by itself. Every
-    /// answer to a ping goes to `answered`.
+    /// Asks the others, elects, and forms the quorum where it is new. Returns when cancelled or when raft has stopped by
+    /// itself. Every answer goes to `answered`; `changed` is called when there is another leader or term.
     pub(crate) async fn run(
         &self,
         cancel: CancellationToken,
         answered: &(dyn Fn(&VoterConfig, &PingResponse) + Sync),
+        changed: &(dyn Fn() + Sync),
     ) -> Result<(), QuorumError> {
-        let position = self.voters.iter().position(|voter| voter.id == self.id).unwrap_or(0);
-        let timing = ElectionTiming::of(self.election_timeout, position, self.voters.len());
         tokio::select! {
             () = cancel.cancelled() => Ok(()),
-            () = ping::run(self, timing.gate, answered) => Ok(()),
+            () = poll::run(self, answered) => Ok(()),
+            () = campaign::run(self, changed) => Ok(()),
             error = self.stopped() => Err(error),
         }
-    }
-
-    /// Asks the other controllers now instead of with the next regular ping.
-    pub(crate) fn ping_now(&self) {
-        self.ping_now.notify_waiters();
     }
 
     /// Waits until raft stops, which it does only when its storage failed or it was shut down.
@@ -267,11 +389,6 @@ impl Quorum {
         let fatal =
             stopped.ok().and_then(|metrics| metrics.running_state.as_ref().err().map(ToString::to_string));
         QuorumError::Raft(fatal.unwrap_or_else(|| "its task has ended".to_owned()))
-    }
-
-    /// Allows or forbids this controller to stand for election.
-    fn may_stand(&self, allowed: bool) {
-        self.raft.runtime_config().elect(allowed);
     }
 
     /// Whether this voter is the one that forms a quorum which has never been.
@@ -301,17 +418,14 @@ impl Quorum {
     }
 }
 
-fn raft_config(
-    cluster: &str,
-    config: &ControllerConfig,
-    timing: ElectionTiming,
-) -> Result<Config, QuorumError> {
+fn raft_config(cluster: &str, config: &ControllerConfig, timing: Timing) -> Result<Config, QuorumError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let settings = Config {
         cluster_name: cluster.to_owned(),
         heartbeat_interval: millis(config.heartbeat_interval),
-        election_timeout_min: timing.min_ms,
-        election_timeout_max: timing.max_ms,
+        // All that is left of these: how long votes are waited for, and the lease of a voter that heard the leader.
+        election_timeout_min: millis(timing.votes),
+        election_timeout_max: millis(timing.votes) + 1,
         install_snapshot_timeout: millis(SNAPSHOT_PATIENCE),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
         snapshot_max_chunk_size: SNAPSHOT_CHUNK,
@@ -319,7 +433,7 @@ fn raft_config(
         replication_lag_threshold: config.snapshot_after.saturating_mul(2),
         max_in_snapshot_log_to_keep: config.snapshot_after / 5,
         purge_batch_size: 256.min(config.snapshot_after / 5).max(1),
-        // The gate opens it.
+        // `campaign` does it.
         enable_elect: false,
         ..Config::default()
     };

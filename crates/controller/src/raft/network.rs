@@ -1,10 +1,11 @@
-//! Raft messages to other controllers, over the same channels as the pings.
+//! Raft messages to other controllers, over the same channels as the questions of `poll`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use holdfast_core::ControllerId;
 use holdfast_proto::internal::v1::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::v1::{PingRequest, PingResponse, RaftRequest, RaftResponse};
 use holdfast_proto::transport::{ChannelError, Link, MAX_PEER_MESSAGE, Tls, connect_lazy};
@@ -19,11 +20,11 @@ use serde::de::DeserializeOwned;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use super::election::Election;
 use super::types::{Node, RaftError, TypeConfig, decode, encode};
 use crate::config::VoterConfig;
 
-/// Pauses before an unreachable controller is tried again. Short: one that is back must hear the leader before its
-/// own election timeout.
+/// Pauses before an unreachable controller is tried again. Short: one that is back should hear the leader soon.
 const BACKOFF_MS: [u64; 3] = [20, 50, 100];
 
 type Client = RaftServiceClient<Channel>;
@@ -39,13 +40,22 @@ pub(crate) struct Peers {
     /// that comes back elsewhere is found again.
     endpoints: Arc<BTreeMap<u64, String>>,
     clients: Arc<Mutex<BTreeMap<u64, (String, Client)>>>,
+    /// Hears who obeys and who votes.
+    election: Arc<Mutex<Election>>,
 }
 
 impl Peers {
     /// For the controller `id` of `cluster`.
-    pub(crate) fn new(cluster: &str, id: u64, voters: &[VoterConfig], tls: Option<Tls>) -> Self {
+    pub(crate) fn new(
+        cluster: &str,
+        id: u64,
+        voters: &[VoterConfig],
+        tls: Option<Tls>,
+        election: Arc<Mutex<Election>>,
+    ) -> Self {
         let endpoints = voters.iter().map(|voter| (voter.id.0, voter.endpoint.clone())).collect();
-        Peers { cluster: cluster.into(), id, tls, endpoints: Arc::new(endpoints), clients: Arc::default() }
+        let (cluster, endpoints) = (cluster.into(), Arc::new(endpoints));
+        Peers { cluster, id, tls, endpoints, clients: Arc::default(), election }
     }
 
     fn client(&self, target: u64, endpoint: &str) -> Result<Client, ChannelError> {
@@ -63,18 +73,18 @@ impl Peers {
         Ok(client)
     }
 
-    /// Asks a controller whether it is there.
-    pub(crate) async fn ping(
-        &self,
-        target: u64,
-        endpoint: &str,
-        patience: Duration,
-    ) -> Result<PingResponse, Status> {
+    /// Asks a controller how it sees the quorum; `seen` is the tag of its last answer.
+    pub(crate) async fn ping(&self, target: u64, endpoint: &str, seen: u64) -> Result<PingResponse, Status> {
         let mut client =
             self.client(target, endpoint).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut request = Request::new(PingRequest { cluster: self.cluster.to_string(), from: self.id });
-        request.set_timeout(patience);
+        let request = PingRequest { cluster: self.cluster.to_string(), from: self.id, seen };
         Ok(client.ping(request).await?.into_inner())
+    }
+
+    /// A controller obeyed or elected this one in `term`.
+    fn acked(&self, by: u64, term: u64, sent: Instant) {
+        let mut election = self.election.lock().unwrap_or_else(PoisonError::into_inner);
+        election.acked(ControllerId(by), term, sent);
     }
 }
 
@@ -143,9 +153,13 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Outcome<AppendEntriesResponse<u64>> {
-        let request = self.request(&rpc, &option)?;
+        let (request, sent) = (self.request(&rpc, &option)?, Instant::now());
         let answer = self.client()?.append_entries(request).await;
-        self.outcome(answer)
+        let answer = self.outcome(answer)?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.peers.acked(self.target, rpc.vote.leader_id.term, sent);
+        }
+        Ok(answer)
     }
 
     async fn install_snapshot(
@@ -153,15 +167,23 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: InstallSnapshotRequest<TypeConfig>,
         option: RPCOption,
     ) -> Outcome<InstallSnapshotResponse<u64>, InstallSnapshotError> {
-        let request = self.request(&rpc, &option)?;
+        let (request, sent) = (self.request(&rpc, &option)?, Instant::now());
         let answer = self.client()?.install_snapshot(request).await;
-        self.outcome(answer)
+        let answer: InstallSnapshotResponse<u64> = self.outcome(answer)?;
+        if answer.vote == rpc.vote {
+            self.peers.acked(self.target, rpc.vote.leader_id.term, sent);
+        }
+        Ok(answer)
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Outcome<VoteResponse<u64>> {
-        let request = self.request(&rpc, &option)?;
+        let (request, sent) = (self.request(&rpc, &option)?, Instant::now());
         let answer = self.client()?.vote(request).await;
-        self.outcome(answer)
+        let answer: VoteResponse<u64> = self.outcome(answer)?;
+        if answer.vote_granted {
+            self.peers.acked(self.target, rpc.vote.leader_id.term, sent);
+        }
+        Ok(answer)
     }
 
     fn backoff(&self) -> Backoff {

@@ -17,6 +17,7 @@ use super::types::{
     CodecError, Entry, LogId, Response, StorageError, StorageIOError, StoredMembership, TypeConfig, decode,
     encode,
 };
+use crate::ledger::{AppliedEntry, Observation, Observer};
 use crate::store::serving::Serving;
 use crate::store::snapshot::{Parts, SnapshotError, SnapshotFile, decode_body, encode_body};
 use crate::store::table::{Change, Table, TableError};
@@ -52,6 +53,7 @@ pub(crate) struct StateMachine {
     table: Option<Table>,
     table_dir: PathBuf,
     snapshots: Snapshots,
+    observer: Observer,
     // Dropped last: the lock on the folder outlives sled's own.
     _hold: Arc<dyn Send + Sync>,
 }
@@ -93,6 +95,7 @@ impl StateMachine {
             table: Some(table),
             table_dir,
             snapshots,
+            observer: Observer::default(),
             _hold: hold,
         })
     }
@@ -102,9 +105,15 @@ impl StateMachine {
         Arc::clone(&self.serving)
     }
 
+    /// Has `observer` told of every entry that is applied from now on.
+    pub(super) fn observe(&mut self, observer: Observer) {
+        self.observer = observer;
+    }
+
     /// Applies one entry to memory, and notes in `change` what it does to the table.
     fn apply_entry(&mut self, entry: Entry, change: &mut Change) -> Response {
         self.position.last_applied = Some(entry.log_id);
+        let mut changed = None;
         let result = match entry.payload {
             EntryPayload::Blank => Ok(Applied::Done),
             EntryPayload::Membership(membership) => {
@@ -113,14 +122,18 @@ impl StateMachine {
             }
             EntryPayload::Normal(command) => {
                 let (result, update) = self.serving.apply(entry.log_id.index, &command);
-                if let (Some(update), Some(table)) = (update, &self.table)
-                    && let Err(error) = table.record(change, &update)
+                if let (Some(update), Some(table)) = (&update, &self.table)
+                    && let Err(error) = table.record(change, update)
                 {
                     self.give_up_table(&error);
                 }
+                changed = update.map(|update| (command, update));
                 result
             }
         };
+        let LogId { index, leader_id } = entry.log_id;
+        let applied = AppliedEntry { index, term: leader_id.term, change: changed };
+        self.observer.note(Observation::Applied(Box::new(applied)));
         Response { result }
     }
 
@@ -297,6 +310,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.give_up_table(&error);
         }
         self.serving.replace(metadata);
+        self.observer.note(Observation::Replaced);
         self.serving.set_ready();
         Ok(())
     }

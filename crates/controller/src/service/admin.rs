@@ -17,11 +17,20 @@ pub(super) async fn create_topic(
 ) -> Result<CreateTopicResponse, ApiError> {
     check_name(&request.name)?;
     let spec = topic_spec_from_wire(&request);
-    let command = Command::CreateTopic { id: TopicId(rand::random()), name: request.name, spec };
+    let command = Command::CreateTopic { id: topic_id(&request.topic_id)?, name: request.name, spec };
     match propose(shared, command).await? {
         Applied::TopicCreated(id) => Ok(CreateTopicResponse { topic_id: id.to_bytes().to_vec().into() }),
         other => Err(unexpected(&other)),
     }
+}
+
+/// The id that the caller chose, so that it can ask again without creating two.
+fn topic_id(chosen: &[u8]) -> Result<TopicId, ApiError> {
+    if chosen.is_empty() {
+        return Ok(TopicId(rand::random()));
+    }
+    TopicId::from_bytes(chosen)
+        .ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, "a topic id has 16 bytes, or is left out"))
 }
 
 pub(super) async fn delete_topic(
@@ -36,6 +45,13 @@ pub(super) async fn delete_topic(
     let named = shared.quorum.serving().with_map(|map| map.topic_named(&request.name).map(|topic| topic.id));
     let wanted = |id: &TopicId| request.topic_id.is_empty() || id.to_bytes()[..] == request.topic_id[..];
     let Some(id) = named.filter(wanted) else {
+        let deleted = shared.quorum.serving().with_map(|map| {
+            let topic = TopicId::from_bytes(&request.topic_id).and_then(|id| map.topic(id));
+            topic.is_some_and(|topic| topic.deleted && topic.name == request.name)
+        });
+        if deleted {
+            return Ok(DeleteTopicResponse {}); // the caller did not hear the first answer
+        }
         let message = match named {
             None => format!("no topic named {:?}", request.name),
             Some(id) => format!("topic {:?} has id {id}, not the one given", request.name),
@@ -56,7 +72,7 @@ pub(super) async fn allocate_producer_ids(
     }
 }
 
-async fn propose(shared: &Shared, command: Command) -> Result<Applied, ApiError> {
+pub(super) async fn propose(shared: &Shared, command: Command) -> Result<Applied, ApiError> {
     if !shared.quorum.standing().leads {
         return Err(not_leader(&shared.quorum, shared.id));
     }
@@ -64,7 +80,7 @@ async fn propose(shared: &Shared, command: Command) -> Result<Applied, ApiError>
 }
 
 /// Nothing huge goes into the log; what a name may be is decided where it is applied.
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.len() <= MAX_NAME {
         return Ok(());
     }

@@ -10,11 +10,14 @@ use holdfast_proto::internal::v1::{
     WatchControllerMetadataRequest,
 };
 use holdfast_proto::v1::{
-    CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DeleteTopicResponse, MetadataUpdate,
+    CancelMoveRequest, CancelMoveResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
+    DeleteTopicResponse, ListEventsRequest, ListEventsResponse, MetadataUpdate, MoveLeaderRequest,
+    MoveLeaderResponse, MoveReplicasRequest, MoveReplicasResponse, RecoverUncleanRequest,
+    RecoverUncleanResponse,
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{admin, check_cluster, heartbeat, watch};
+use super::{admin, check_cluster, events, heartbeat, partition, watch};
 use crate::shared::Shared;
 
 /// Serves `ControllerService`.
@@ -59,10 +62,45 @@ impl ControllerService for ControllerRpc {
         Ok(Response::new(admin::delete_topic(&self.0, request.into_inner()).await?))
     }
 
+    async fn move_replicas(
+        &self,
+        request: Request<MoveReplicasRequest>,
+    ) -> Result<Response<MoveReplicasResponse>, Status> {
+        Ok(Response::new(partition::move_replicas(&self.0, request.into_inner()).await?))
+    }
+
+    async fn cancel_move(
+        &self,
+        request: Request<CancelMoveRequest>,
+    ) -> Result<Response<CancelMoveResponse>, Status> {
+        Ok(Response::new(partition::cancel_move(&self.0, request.into_inner()).await?))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Ok(Response::new(partition::move_leader(&self.0, request.into_inner()).await?))
+    }
+
+    async fn recover_unclean(
+        &self,
+        request: Request<RecoverUncleanRequest>,
+    ) -> Result<Response<RecoverUncleanResponse>, Status> {
+        Ok(Response::new(partition::recover_unclean(&self.0, request.into_inner()).await?))
+    }
+
     async fn allocate_producer_ids(
         &self,
         request: Request<AllocateProducerIdsRequest>,
     ) -> Result<Response<AllocateProducerIdsResponse>, Status> {
         Ok(Response::new(admin::allocate_producer_ids(&self.0, request.into_inner()).await?))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<ListEventsResponse>, Status> {
+        Ok(Response::new(events::list_events(&self.0, request.get_ref())))
     }
 }

@@ -8,10 +8,13 @@ use holdfast_core::metadata::BrokerRegistration;
 use holdfast_core::{BrokerId, DirId, Incarnation, ZoneId};
 use holdfast_proto::convert::metadata::report_from_wire;
 use holdfast_proto::internal::v1::{HeartbeatRequest, HeartbeatResponse};
+use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
 use super::check_cluster;
 use crate::config::{MAX_NAME, is_endpoint};
+use crate::knock;
+use crate::ledger::Observation;
 use crate::liveness::{Run, Tracker};
 use crate::shared::Shared;
 
@@ -40,7 +43,8 @@ impl OpenStream {
     fn carries(&mut self, tracker: &mut Tracker, run: Run) {
         if self.run != Some(run) {
             if let Some(earlier) = self.run.replace(run) {
-                tracker.closed(Instant::now(), earlier);
+                // Its process carries the new run: there is nothing to be found out.
+                let _ = tracker.closed(Instant::now(), earlier);
             }
             tracker.opened(run);
         }
@@ -49,10 +53,18 @@ impl OpenStream {
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        if let Some(run) = self.run {
-            self.shared.brokers().tracker.closed(Instant::now(), run);
-            self.shared.wake.notify_one();
+        let Some(run) = self.run else { return };
+        let (listened, grace) = {
+            let mut brokers = self.shared.brokers();
+            (brokers.tracker.closed(Instant::now(), run), brokers.tracker.reset_grace())
+        };
+        if listened.is_some() {
+            self.shared.observer.note(Observation::Cut(run));
         }
+        if let (Some(endpoint), Ok(runtime)) = (listened, Handle::try_current()) {
+            runtime.spawn(knock::after_cut(Arc::clone(&self.shared), run, endpoint, grace));
+        }
+        self.shared.wake.notify_one();
     }
 }
 
@@ -74,7 +86,7 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
     let shared = Arc::clone(&stream.shared);
     check_cluster(&shared, &heartbeat.cluster).map_err(|error| error.message)?;
     let broker = BrokerId(heartbeat.broker_id);
-    let reports = std::mem::take(&mut heartbeat.reports);
+    let (reports, draining) = (std::mem::take(&mut heartbeat.reports), heartbeat.draining);
     let registration = registration(heartbeat)?;
     let run = (broker, registration.incarnation);
     let now = Instant::now();
@@ -82,15 +94,18 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
     shared.quorum.serving().with_map(|map| {
         let news = brokers.tracker.heard(now, map, registration).map_err(|refusal| refusal.to_string())?;
         stream.carries(&mut brokers.tracker, run);
+        shared.observer.note(Observation::Heard(run));
+        let leaves = draining && brokers.leaving.said(map, run);
         for report in reports {
             match report_from_wire(report) {
                 Ok((report, complete)) => {
                     brokers.reports.reported(now, map, broker, &report, complete);
+                    shared.observer.note(Observation::Reported(broker, report));
                 }
                 Err(error) => tracing::warn!(%broker, %error, "a leader's report makes no sense"),
             }
         }
-        if news || !brokers.reports.is_empty() {
+        if news || leaves || !brokers.reports.is_empty() {
             shared.wake.notify_one();
         }
         Ok(())

@@ -2,7 +2,9 @@
 
 mod admin;
 mod controller;
+mod events;
 mod heartbeat;
+mod partition;
 mod raft;
 mod watch;
 

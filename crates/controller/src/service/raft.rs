@@ -1,13 +1,12 @@
 //! Raft messages of the other controllers.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_core::{ControllerId, ErrorCode};
 use holdfast_proto::ApiError;
 use holdfast_proto::internal::v1::raft_service_server::RaftService;
-use holdfast_proto::internal::v1::{LostBroker, PingRequest, PingResponse, RaftRequest, RaftResponse};
+use holdfast_proto::internal::v1::{PingRequest, PingResponse, RaftRequest, RaftResponse};
 use tonic::{Request, Response, Status};
 
 use super::check_cluster;
@@ -65,12 +64,29 @@ impl RaftService for RaftRpc {
     }
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        let PingRequest { cluster, from } = request.into_inner();
+        let PingRequest { cluster, from, seen } = request.into_inner();
         self.check_sender(&cluster, from)?;
-        let standing = self.0.quorum.standing();
-        let leader_id = standing.leader.map_or(0, |leader| leader.0);
-        let lost = self.0.brokers().tracker.lost(Instant::now()).into_iter();
-        let lost = lost.map(|(id, run)| LostBroker { broker_id: id.0, incarnation: run.0 }).collect();
-        Ok(Response::new(PingResponse { leader_id, term: standing.term, lost }))
+        Ok(Response::new(news(&self.0, seen).await))
+    }
+}
+
+/// Waits until the answer is not the one that was seen, for a moment at most.
+async fn news(shared: &Shared, seen: u64) -> PingResponse {
+    let (mut news, mut lost) = (shared.quorum.news(), shared.lost.subscribe());
+    let end = tokio::time::sleep(shared.quorum.hold());
+    tokio::pin!(end);
+    loop {
+        news.mark_unchanged();
+        let answer = shared.quorum.answer(&lost.borrow_and_update());
+        if answer.tag != seen || end.is_elapsed() || shared.cancel.is_cancelled() {
+            return answer;
+        }
+        // The senders live as long as `shared`.
+        tokio::select! {
+            () = &mut end => {}
+            () = shared.cancel.cancelled() => {}
+            _ = news.changed() => {}
+            _ = lost.changed() => {}
+        }
     }
 }

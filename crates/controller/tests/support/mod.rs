@@ -213,6 +213,7 @@ pub(crate) fn heartbeat(id: u32, incarnation: u64) -> HeartbeatRequest {
         client_endpoint: format!("127.0.0.1:{}", 1000 + id),
         peer_endpoint: format!("127.0.0.1:{}", 2000 + id),
         reports: Vec::new(),
+        draining: false,
     }
 }
 

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{Appointment, BrokerRegistration, Command, MetadataError, TopicSpec};
+use super::invariants::violation;
 use super::placement::{LeaderChoice, place};
 use super::{Broker, ClusterMap, Object, Partition, Register, Topic, Update};
+use crate::mutant;
 use crate::{BrokerId, Incarnation, PartitionId, ReplicaId, Term, TopicId};
 
 /// Upper bounds that keep one command, and the map, of a sane size.
@@ -66,6 +68,13 @@ impl Metadata {
             Command::CreateTopic { id, name, spec } => change.create_topic(*id, name, spec),
             Command::DeleteTopic { id } => change.delete_topic(*id),
             Command::Appoint(appointments) => change.appoint_all(appointments),
+            Command::DrainBroker { id, incarnation } => change.drain_broker(*id, *incarnation),
+            Command::Reassign(reassignments) => change.reassign_all(reassignments),
+            Command::ChangeSets(changes) => change.change_sets(changes),
+            Command::CancelReassign { partition, expected_term } => {
+                change.cancel_reassign(*partition, *expected_term)
+            }
+            Command::RecoverUnclean { appointment } => change.recover_unclean(appointment),
             Command::CompleteChange { partition, term } => change.complete(*partition, *term),
             Command::AllocateProducerIds { count } => {
                 return (allocate_producer_ids(&mut self.next_producer_id, *count), None);
@@ -88,9 +97,9 @@ fn allocate_producer_ids(next: &mut i64, count: u32) -> Result<Applied, Metadata
 }
 
 /// One command's changes to the map.
-struct Change<'a> {
-    map: &'a mut ClusterMap,
-    index: u64,
+pub(super) struct Change<'a> {
+    pub(super) map: &'a mut ClusterMap,
+    pub(super) index: u64,
     objects: Vec<Object>,
 }
 
@@ -113,6 +122,7 @@ impl Change<'_> {
             client_endpoint: registration.client_endpoint.clone(),
             peer_endpoint: registration.peer_endpoint.clone(),
             live: true,
+            draining: known.is_some_and(|known| known.draining) && !restarted,
             version: self.index,
         };
         if known.is_some_and(|known| Broker { version: self.index, ..known.clone() } == broker) {
@@ -121,7 +131,7 @@ impl Change<'_> {
         self.put(Object::Broker(broker));
         // A restarted leader gets a fresh term as soon as possible (R10); a leaderless partition may now have one.
         self.appoint_where(|map, register| {
-            !map.is_live(register.leader) || (restarted && register.leader.broker == registration.id)
+            !map.may_lead(register.leader) || (restarted && register.leader.broker == registration.id)
         });
         Ok(Applied::Done)
     }
@@ -131,14 +141,23 @@ impl Change<'_> {
         for &(id, incarnation) in dead {
             let broker = self.map.broker(id);
             // A verdict on an earlier run does not hit the broker that is back.
-            let Some(broker) = broker.filter(|broker| broker.live && broker.incarnation == incarnation)
-            else {
-                continue;
-            };
+            let same_run = |broker: &&Broker| broker.incarnation == incarnation || mutant!(FenceLaterRun);
+            let Some(broker) = broker.filter(|broker| broker.live).filter(same_run) else { continue };
             let fenced = Broker { live: false, version: self.index, ..broker.clone() };
             self.put(Object::Broker(fenced));
         }
-        self.appoint_where(|map, register| !map.is_live(register.leader));
+        self.appoint_where(|map, register| !map.may_lead(register.leader));
+        Ok(Applied::Done)
+    }
+
+    /// A verdict on an earlier run does not hit the broker that is back.
+    fn drain_broker(&mut self, id: BrokerId, incarnation: Incarnation) -> Result<Applied, MetadataError> {
+        let broker = self.map.broker(id).ok_or(MetadataError::UnknownBroker { id })?;
+        if broker.live && broker.incarnation == incarnation && !broker.draining {
+            let draining = Broker { draining: true, version: self.index, ..broker.clone() };
+            self.put(Object::Broker(draining));
+            self.appoint_where(|map, register| !map.may_lead(register.leader));
+        }
         Ok(Applied::Done)
     }
 
@@ -147,6 +166,10 @@ impl Change<'_> {
         check_range("number of partitions", spec.partitions, 1..=MAX_PARTITIONS)?;
         let least = if spec.zone_waiver { 1 } else { 3 };
         check_range("replication", spec.replication, least..=MAX_REPLICATION)?;
+        let same = |known: &&Topic| known.name == name && known.spec == *spec && !known.deleted;
+        if self.map.topic(id).filter(same).is_some() {
+            return Ok(Applied::TopicCreated(id)); // the proposer did not hear the first answer
+        }
         if self.map.topic_named(name).is_some() || self.map.topic(id).is_some() {
             return Err(MetadataError::TopicExists { name: name.to_owned() });
         }
@@ -157,9 +180,9 @@ impl Change<'_> {
         let mut leaders = LeaderChoice::new(self.map);
         for (index, set) in sets.into_iter().enumerate() {
             let id = PartitionId { topic: id, index: index as u32 };
-            // `place` saw to a live majority, so there is a live member.
-            let leader = leaders.choose(self.map, id, &set).unwrap_or(set[0]);
-            let register = Register { term: Term(1), leader, set, prev: None, unclean: false };
+            // The first is where the partition is at home. `place` saw to a live majority, so there is a live member.
+            let leader = leaders.prefer(self.map, id, &set).unwrap_or(set[0]);
+            let register = Register { term: Term(1), leader, set, prev: None, target: None, unclean: false };
             self.put(Object::Partition(Partition { id, register, version: self.index }));
         }
         Ok(Applied::TopicCreated(id))
@@ -179,7 +202,7 @@ impl Change<'_> {
             let Some(partition) = self.map.partition(appointment.partition) else { continue };
             let register = &partition.register;
             let leader = register.set.iter().copied().find(|replica| replica.broker == appointment.leader);
-            let Some(leader) = leader.filter(|&replica| self.map.is_live(replica)) else { continue };
+            let Some(leader) = leader.filter(|&replica| self.map.may_lead(replica)) else { continue };
             if register.term == appointment.expected_term {
                 self.appoint(partition.clone(), leader);
             }
@@ -190,7 +213,7 @@ impl Change<'_> {
     /// R3.
     fn complete(&mut self, id: PartitionId, term: Term) -> Result<Applied, MetadataError> {
         if let Some(partition) = self.map.partition(id)
-            && partition.register.term == term
+            && (partition.register.term == term || mutant!(CompleteAnyTerm))
             && partition.register.prev.is_some()
         {
             let register = Register { prev: None, ..partition.register.clone() };
@@ -215,18 +238,37 @@ impl Change<'_> {
         }
     }
 
+    /// R1.
+    pub(super) fn appoint(&mut self, partition: Partition, leader: ReplicaId) {
+        let unclean = mutant!(UncleanSticks) && partition.register.unclean;
+        self.new_term(partition, leader, unclean);
+    }
+
+    /// R37.
+    pub(super) fn appoint_unclean(&mut self, partition: Partition, leader: ReplicaId) {
+        self.new_term(partition, leader, true);
+    }
+
     /// META-1: the only place where a register's term moves.
-    fn appoint(&mut self, partition: Partition, leader: ReplicaId) {
+    fn new_term(&mut self, partition: Partition, leader: ReplicaId, unclean: bool) {
         // The 23 bits of the wire form outlast any cluster; past them the partition keeps its last leader.
         if partition.register.term >= Term::MAX {
             return;
         }
-        let register =
-            Register { term: partition.register.term.next(), leader, unclean: false, ..partition.register };
+        let old = partition.register.term;
+        let term = if mutant!(AppointInSameTerm) { old } else { old.next() };
+        let register = Register { term, leader, unclean, ..partition.register };
         self.put(Object::Partition(Partition { id: partition.id, register, version: self.index }));
     }
 
-    fn put(&mut self, object: Object) {
+    pub(super) fn put(&mut self, object: Object) {
+        if cfg!(debug_assertions)
+            && let Object::Partition(partition) = &object
+            && let Some(violation) =
+                violation(self.map.partition(partition.id).map(|known| &known.register), &partition.register)
+        {
+            panic!("{violation}");
+        }
         self.map.put(object.clone());
         self.objects.push(object);
     }

@@ -52,6 +52,17 @@ pub struct Appointment {
     pub leader: BrokerId,
 }
 
+/// A replica set to move to, if the register still stands at `expected_term` (R6; the move itself is R2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reassignment {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// The term that the decision was made on.
+    pub expected_term: Term,
+    /// Brokers of the new set; the first is the preferred leader.
+    pub brokers: Vec<BrokerId>,
+}
+
 /// One entry of the controllers' log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -75,6 +86,31 @@ pub enum Command {
     },
     /// Leaders are appointed, each by itself.
     Appoint(Vec<Appointment>),
+    /// This run of this broker is about to stop: others lead what it leads.
+    DrainBroker {
+        /// Its number.
+        id: BrokerId,
+        /// The run.
+        incarnation: Incarnation,
+    },
+    /// Replicas are to move, each partition by itself: the new ones begin to learn (R6).
+    Reassign(Vec<Reassignment>),
+    /// The learners of these partitions have caught up: each moves to its target set, if its register still stands at
+    /// the term (R2).
+    ChangeSets(Vec<(PartitionId, Term)>),
+    /// A move is called off: learners are dropped, or a set being left is gone back to (R2, R43).
+    CancelReassign {
+        /// Which partition.
+        partition: PartitionId,
+        /// The term that the decision was made on.
+        expected_term: Term,
+    },
+    /// By an operator's order: replicas that may have forgotten what they acknowledged take part in the recovery of the
+    /// next term (R37). What a majority never had on disk may be lost by it.
+    RecoverUnclean {
+        /// The partition, the term that the decision was made on, and who is to lead.
+        appointment: Appointment,
+    },
     /// The leader of `term` has its marker committed: the set being left is dropped (R3).
     CompleteChange {
         /// Which partition.
@@ -140,6 +176,58 @@ pub enum MetadataError {
         /// The live brokers.
         live: String,
     },
+    /// No such partition.
+    #[error("no partition {id}")]
+    UnknownPartition {
+        /// What was asked for.
+        id: PartitionId,
+    },
+    /// No such broker.
+    #[error("no broker {id} is registered")]
+    UnknownBroker {
+        /// What was asked for.
+        id: BrokerId,
+    },
+    /// The register has changed since the decision was made.
+    #[error("partition {id} is at term {current}, the request was made at {expected}: look again and repeat")]
+    StaleTerm {
+        /// Which partition.
+        id: PartitionId,
+        /// The request's.
+        expected: Term,
+        /// The register's.
+        current: Term,
+    },
+    /// One change of a replica set at a time (R43).
+    #[error("partition {id} is being moved already: wait until that is done, or cancel it")]
+    ChangeUnderWay {
+        /// Which partition.
+        id: PartitionId,
+    },
+    /// There is nothing to cancel or to complete.
+    #[error("partition {id} is not being moved")]
+    NoChangeUnderWay {
+        /// Which partition.
+        id: PartitionId,
+    },
+    /// The replica set asked for is not allowed.
+    #[error("replicas of {id} cannot be on {brokers}: {why}")]
+    BadReplicaSet {
+        /// Which partition.
+        id: PartitionId,
+        /// The brokers asked for.
+        brokers: String,
+        /// The rule that it breaks.
+        why: String,
+    },
+    /// Who is to lead cannot.
+    #[error("broker {broker} cannot lead partition {id}: it is no live member of the replica set")]
+    CannotLead {
+        /// Which partition.
+        id: PartitionId,
+        /// Who was asked for.
+        broker: BrokerId,
+    },
     /// A broker's id is in use in another zone.
     #[error("broker {id} is registered in zone {registered}, not {requested}: an id never changes its zone")]
     BrokerInOtherZone {
@@ -158,7 +246,14 @@ impl MetadataError {
         match self {
             MetadataError::BadTopicName { .. }
             | MetadataError::OutOfRange { .. }
+            | MetadataError::BadReplicaSet { .. }
+            | MetadataError::UnknownBroker { .. }
+            | MetadataError::CannotLead { .. }
             | MetadataError::BrokerInOtherZone { .. } => ErrorCode::InvalidRequest,
+            MetadataError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
+            MetadataError::StaleTerm { .. }
+            | MetadataError::ChangeUnderWay { .. }
+            | MetadataError::NoChangeUnderWay { .. } => ErrorCode::ConflictingChange,
             MetadataError::TopicExists { .. } => ErrorCode::TopicExists,
             MetadataError::UnknownTopic { .. } => ErrorCode::UnknownTopic,
             MetadataError::NotEnoughZones { .. } | MetadataError::NotEnoughLiveBrokers { .. } => {

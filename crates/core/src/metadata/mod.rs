@@ -12,18 +12,23 @@
 //!              META-2  no zone holds more than ceil(n/2)-1 replicas of a partition whose topic does not waive it (R4)
 //!              META-3  equal index means equal map: `apply` reads no clock, no randomness, no hash order
 //!              META-4  a map is adopted only if its entry count and digest match those of its source
+//!              META-5  a register that changes its set keeps the one it leaves, one change at a time (R2, R3, R43)
 
 mod apply;
 mod command;
+mod invariants;
 mod map;
+mod membership;
 mod placement;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use apply::{Applied, Metadata};
-pub use command::{Appointment, BrokerRegistration, Command, MetadataError, TopicSpec};
+pub use command::{Appointment, BrokerRegistration, Command, MetadataError, Reassignment, TopicSpec};
 pub use map::{ClusterMap, MapError, Update};
 pub use placement::{majority, zone_rule_holds};
+pub use upkeep::{home_moves, lost_moves, replacements, set_changes};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +63,8 @@ pub struct Broker {
     pub peer_endpoint: String,
     /// Whether the controller believes it alive; a fenced broker leads nothing.
     pub live: bool,
+    /// Whether it is about to stop: it still follows, and is appointed to nothing.
+    pub draining: bool,
     /// Index of the entry that changed this last.
     pub version: u64,
 }
@@ -95,14 +102,25 @@ pub struct Register {
     pub set: Vec<ReplicaId>,
     /// The replica set that is being left, until the change is complete.
     pub prev: Option<Vec<ReplicaId>>,
+    /// The replica set to move to once those of it that are not in the set yet have caught up (R6).
+    pub target: Option<Vec<ReplicaId>>,
     /// Whether non-voters may take part in this term's recovery (R37).
     pub unclean: bool,
 }
 
 impl Register {
-    /// Whether `replica` belongs to the set or to the one being left.
+    /// Whether `replica` belongs to the set, to the one being left or to the one to move to: it then keeps a copy (R46).
     pub fn names(&self, replica: ReplicaId) -> bool {
-        self.set.contains(&replica) || self.prev.as_ref().is_some_and(|prev| prev.contains(&replica))
+        [Some(&self.set), self.prev.as_ref(), self.target.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|set| set.contains(&replica))
+    }
+
+    /// Replicas that catch up to become members (R6, R24).
+    pub fn learners(&self) -> impl Iterator<Item = ReplicaId> {
+        let target = self.target.iter().flatten().copied();
+        target.filter(|replica| !self.set.contains(replica))
     }
 }
 
@@ -140,7 +158,7 @@ pub enum LeaderState {
 }
 
 /// A leader's report (docs/protocol.md §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaderReport {
     /// The partition.
     pub partition: PartitionId,
@@ -150,4 +168,8 @@ pub struct LeaderReport {
     pub state: LeaderState,
     /// Its log end offset.
     pub log_end_offset: Offset,
+    /// Whether the marker of its term is committed: from here on it acknowledges records.
+    pub writable: bool,
+    /// Members and learners that hold what is committed, the leader included. For pacing and display only (R5, R6).
+    pub in_sync: Vec<ReplicaId>,
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Broker, ClusterMap, MetadataError, TopicSpec};
+use crate::mutant;
 use crate::{BrokerId, PartitionId, ReplicaId, TopicId, ZoneId};
 
 /// Replicas that must hold a batch before it is committed: `floor(n/2)+1`.
@@ -22,7 +23,7 @@ pub fn zone_rule_holds<'a>(zones: impl IntoIterator<Item = &'a ZoneId>) -> bool 
         replicas += 1;
     }
     let allowed = usize::div_ceil(replicas, 2).saturating_sub(1);
-    counts.values().all(|&count| count <= allowed)
+    counts.values().all(|&count| count <= allowed) || mutant!(ZoneHoldsMajority)
 }
 
 /// Chooses a replica set per partition of a new topic.
@@ -49,8 +50,12 @@ pub(super) fn place(map: &ClusterMap, spec: &TopicSpec) -> Result<Vec<Vec<Replic
     (0..spec.partitions as usize)
         .map(|index| {
             let turn = first + index;
+            // Both move on with every turn, so that the first members, where leaders are at home, spread over the zones
+            // within each topic and over all brokers in the long run.
+            let round = least_common_multiple(copysets, zones.len());
+            let (copyset, first_zone) = (turn % copysets, turn + turn / round);
             let set: Vec<&Broker> = (0..replication)
-                .map(|nth| member(&zones[(turn / copysets + nth) % zones.len()], turn % copysets))
+                .map(|nth| member(&zones[(first_zone + nth) % zones.len()], copyset))
                 .collect();
             let live = set.iter().filter(|broker| broker.live).count();
             if live < majority(replication) {
@@ -62,6 +67,14 @@ pub(super) fn place(map: &ClusterMap, spec: &TopicSpec) -> Result<Vec<Vec<Replic
             Ok(set.into_iter().map(Broker::replica).collect())
         })
         .collect()
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    a / divisor * b
 }
 
 /// The zone's broker of that copyset, or the next live one after it.
@@ -86,6 +99,20 @@ impl LeaderChoice {
         choice
     }
 
+    /// The first of the set if it may lead, else as `choose`.
+    pub(super) fn prefer(
+        &mut self,
+        map: &ClusterMap,
+        id: PartitionId,
+        set: &[ReplicaId],
+    ) -> Option<ReplicaId> {
+        let Some(&home) = set.first().filter(|&&home| map.may_lead(home)) else {
+            return self.choose(map, id, set);
+        };
+        self.count(id.topic, home.broker);
+        Some(home)
+    }
+
     /// The live member of the set that leads least; among equals the first from position `turn` on.
     pub(super) fn choose(
         &mut self,
@@ -100,7 +127,7 @@ impl LeaderChoice {
         };
         let leader = (0..set.len())
             .map(|step| set[(turn + step) % set.len()])
-            .filter(|&replica| map.is_live(replica))
+            .filter(|&replica| map.may_lead(replica))
             .min_by_key(|replica| load(replica.broker))?;
         self.count(id.topic, leader.broker);
         Some(leader)

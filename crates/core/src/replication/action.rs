@@ -70,8 +70,12 @@ pub enum Action {
         term: Term,
         /// How far it is.
         state: LeaderState,
-        /// Whether the term's marker is committed (R3).
+        /// Whether a change of the set is complete: the term's marker is committed (R3).
         complete: bool,
+        /// Whether the term's marker is committed, so that records are acknowledged.
+        writable: bool,
+        /// Members and learners that hold what is committed, the leader included. Empty until then.
+        in_sync: Vec<ReplicaId>,
     },
 }
 
@@ -135,6 +139,16 @@ pub enum ProduceError {
     /// R9: appended, and then the leadership ended.
     #[error("leadership ended before the batch was committed")]
     LeaderLost,
+    /// Appended, and no majority was heard from since (R28).
+    #[error(
+        "appended here, and then only {heard} of {needed} replicas that an acknowledgement needs were heard from"
+    )]
+    NotEnoughReplicasAfterAppend {
+        /// Replicas heard from, this one included.
+        heard: usize,
+        /// Replicas needed.
+        needed: usize,
+    },
     /// The log on this broker failed.
     #[error("the partition's log on this broker failed")]
     StorageFailed,
@@ -146,6 +160,7 @@ impl ProduceError {
         match self {
             ProduceError::NotLeader { .. } => ErrorCode::NotLeader,
             ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+            ProduceError::NotEnoughReplicasAfterAppend { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
             ProduceError::Overloaded { .. } => ErrorCode::Overloaded,
             ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             ProduceError::UnknownProducer => ErrorCode::UnknownProducer,

@@ -4,6 +4,7 @@
 use super::message::{FetchKind, Message, Position};
 use super::{Replica, Role};
 use crate::metadata::Durability;
+use crate::mutant;
 use crate::record_batch::RecordBatch;
 use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
 
@@ -53,6 +54,13 @@ impl Replica {
         if epoch > self.promise {
             self.raise(epoch);
         }
+        let met = matches!(&self.role, Role::Follower(follower) if follower.leader != Some(from));
+        if mutant!(CutToWatermark) && met && self.high_watermark < self.epochs.end() {
+            self.truncate(self.high_watermark);
+        }
+        if mutant!(WatermarkFromLead) {
+            self.high_watermark = self.high_watermark.max(high_watermark.min(self.epochs.end()));
+        }
         let behind = log_end_offset > self.epochs.end() || high_watermark > self.high_watermark;
         let Role::Follower(follower) = &mut self.role else { return };
         if follower.leader == Some(from) {
@@ -80,19 +88,15 @@ impl Replica {
         }
         let rejoins = nonvoter && follower.rejoin_target.is_none();
         let kind = if rejoins { FetchKind::Rejoin } else { FetchKind::Follow };
-        let fetch = Message::Fetch {
-            position,
-            durable_end: self.durable_end,
-            incarnation: self.incarnation,
-            kind,
-            restart,
-        };
+        let unflushed = if mutant!(FollowerAcksBeforeFlush) { position.end } else { self.durable_end };
+        let fetch =
+            Message::Fetch { position, durable_end: unflushed, incarnation: self.incarnation, kind, restart };
         self.send(leader, self.promise, fetch);
     }
 
     /// R22: an answer counts only in the promised epoch, from the one asked, and at the current position.
     pub(super) fn handle_data(&mut self, now: Timestamp, from: ReplicaId, epoch: LeaderEpoch, data: Data) {
-        if epoch != self.promise {
+        if epoch != self.promise && !mutant!(ObeyOldEpochs) {
             return;
         }
         match &self.role {
@@ -112,21 +116,27 @@ impl Replica {
         }
         let end = self.epochs.end();
         // R29: the log is verified up to its end now, so the watermark holds for it as far as it reaches.
-        self.high_watermark = self.high_watermark.max(high_watermark.min(end));
+        let verified = if mutant!(WatermarkAhead) { high_watermark } else { high_watermark.min(end) };
+        self.high_watermark = self.high_watermark.max(verified);
         self.durable_high_watermark = self.durable_high_watermark.max(durable_high_watermark.min(end));
         self.producers.settle(self.high_watermark);
-        let answers_me = incarnation == Some(self.incarnation);
+        let answers_me = match incarnation {
+            Some(_) if mutant!(TargetOfEarlierRun) => true,
+            incarnation => incarnation == Some(self.incarnation),
+        };
         let nonvoter = self.nonvoter;
         let Role::Follower(follower) = &mut self.role else { return };
         follower.retry_at = None;
         follower.progressed = true;
         follower.heard = Some(now);
-        if nonvoter && answers_me && follower.rejoin_target.is_none() {
-            follower.rejoin_target = Some(log_end_offset);
+        if nonvoter && (answers_me || mutant!(RejoinAtOnce)) && follower.rejoin_target.is_none() {
+            let target = if mutant!(RejoinAtOnce) { Offset::ZERO } else { log_end_offset };
+            follower.rejoin_target = Some(target);
         }
         self.vote_again();
         // Mode fsync acknowledges when the flush has ended.
-        if appended && self.config.durability == Durability::Memory {
+        let unflushed = self.config.durability == Durability::Memory || mutant!(FollowerAcksBeforeFlush);
+        if appended && unflushed {
             self.send_fetch(now, false);
         }
     }
@@ -142,7 +152,7 @@ impl Replica {
 
     /// Appends batches that continue the log at `echo`; changes nothing where they do not (R20, R21, R22).
     pub(super) fn apply(&mut self, now: Timestamp, echo: Position, batches: Vec<RecordBatch>) -> bool {
-        if echo != self.position() || !self.continues(&batches) {
+        if (echo != self.position() && !mutant!(ApplyAnywhere)) || !self.continues(&batches) {
             return false;
         }
         if !batches.is_empty() {
@@ -156,7 +166,8 @@ impl Replica {
         for batch in batches {
             let header = batch.header();
             let Some(epoch) = header.epoch else { return false };
-            if header.base_offset != at.end || epoch < at.epoch || epoch > self.promise {
+            let gap = header.base_offset != at.end && !mutant!(ApplyAnywhere);
+            if gap || epoch < at.epoch || epoch > self.promise {
                 return false;
             }
             at = Position { epoch, end: header.next_offset() };
@@ -187,7 +198,7 @@ impl Replica {
     /// R23: cuts the log back towards what it shares with the sender's; `false` where the answer is old, or where it
     /// would take back what is committed (REP-5), which only damage can ask for.
     pub(super) fn cut_back(&mut self, echo: Position, common: Position) -> bool {
-        if echo != self.position() {
+        if echo != self.position() && !mutant!(ObeyLateDiverge) {
             return false;
         }
         let cut = self.epochs.cut_for(common);
@@ -195,7 +206,7 @@ impl Replica {
         if cut >= self.epochs.end() || !allowed {
             return false;
         }
-        self.truncate(cut);
+        self.truncate(if mutant!(CutTooDeep) { Offset(cut.0.saturating_sub(1)) } else { cut });
         true
     }
 

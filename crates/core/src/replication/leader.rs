@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::action::{Acknowledged, ProduceError};
+use super::contact::Contact;
 use super::event::RequestId;
 use super::message::{FetchKind, Message, Position};
 use super::outbox::Outbox;
 use super::producers::SequenceCheck;
 use super::quorum::committed;
 use super::{Action, Replica, ReplicaConfig, Role};
-use crate::metadata::{Durability, LeaderState, majority};
+use crate::metadata::{Durability, LeaderState};
+use crate::mutant;
 use crate::record_batch::RecordBatch;
 use crate::{BrokerId, Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
 
@@ -45,6 +47,8 @@ struct Progress {
     announced: (Offset, Offset),
     /// A rejoining process that is owed an answer (R36).
     rejoining: Option<Incarnation>,
+    /// Whether it held what was committed when this was last looked at.
+    in_sync: bool,
 }
 
 impl Progress {
@@ -60,6 +64,7 @@ impl Progress {
             inflight_bytes: 0,
             announced: (Offset::ZERO, Offset::ZERO),
             rejoining: None,
+            in_sync: false,
         }
     }
 
@@ -117,8 +122,12 @@ pub(super) struct Leader {
     pending_bytes: usize,
     lead_at: Timestamp,
     stalled_at: Timestamp,
+    /// Whether the controllers were told that it does not get on, and not yet that it does again.
+    stall_told: bool,
     /// Whether the marker is committed.
     pub(super) settled: bool,
+    /// The high watermark when the leader last made itself heard: who has not come so far since is behind.
+    due: Offset,
 }
 
 impl Leader {
@@ -135,17 +144,41 @@ impl Leader {
             pending_bytes: 0,
             lead_at: now + config.lead_interval,
             stalled_at: now + config.stall_timeout,
+            stall_told: false,
             settled: false,
+            due: start + 1,
         }
+    }
+
+    /// The leader and those that hold what is committed, in order.
+    pub(super) fn in_sync(&self, me: ReplicaId) -> Vec<ReplicaId> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.in_sync).map(|(&id, _)| id);
+        let mut in_sync: Vec<ReplicaId> = peers.chain([me]).collect();
+        in_sync.sort_unstable();
+        in_sync
     }
 
     pub(super) fn deadline(&self) -> Timestamp {
         self.lead_at.min(self.stalled_at)
     }
 
-    pub(super) fn fail_pending(self, outbox: &mut Outbox, error: ProduceError) {
-        for ((_, request), _) in self.pending {
-            outbox.push(Action::Reply { request, result: Err(error) });
+    /// When a member was heard from last.
+    pub(super) fn heard(&self, replica: ReplicaId) -> Option<Timestamp> {
+        self.peers.get(&replica).map(|peer| peer.heard)
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Answers all that waits for its commit. What was appended stays in the log.
+    pub(super) fn fail_pending(&mut self, outbox: &mut Outbox, error: ProduceError) {
+        self.pending_bytes = 0;
+        for ((last_offset, request), pending) in std::mem::take(&mut self.pending) {
+            let Pending { base_offset, duplicate, .. } = pending;
+            let told = Acknowledged { base_offset, last_offset, epoch: LeaderEpoch::ZERO, duplicate };
+            let result = if mutant!(AcknowledgeOnStepDown) { Ok(told) } else { Err(error) };
+            outbox.push(Action::Reply { request, result });
         }
     }
 }
@@ -166,6 +199,11 @@ impl Replica {
             SequenceCheck::Duplicate { base_offset, last_offset } => {
                 // Counted like a first request: retries must not wait without a bound.
                 let bytes = batch.bytes().len();
+                if mutant!(AcknowledgeDuplicate) {
+                    let told = Acknowledged { base_offset, last_offset, epoch, duplicate: true };
+                    self.outbox.push(Action::Reply { request, result: Ok(told) });
+                    return Ok(());
+                }
                 self.await_commit(request, base_offset, last_offset, bytes, true);
                 self.answer_committed();
                 return Ok(());
@@ -187,7 +225,12 @@ impl Replica {
         let stamped = batch.stamped(base, epoch);
         let (last, bytes) = (stamped.header().last_offset(), stamped.bytes().len());
         self.append(now, vec![stamped.clone()]);
-        self.await_commit(request, base, last, bytes, false);
+        if mutant!(AcknowledgeAtOnce) {
+            let told = Acknowledged { base_offset: base, last_offset: last, epoch, duplicate: false };
+            self.outbox.push(Action::Reply { request, result: Ok(told) });
+        } else {
+            self.await_commit(request, base, last, bytes, false);
+        }
         self.push_appended(stamped);
         if self.config.durability == Durability::Memory {
             self.advance(now); // a set of one commits at once
@@ -200,15 +243,7 @@ impl Replica {
             let leader = self.known_leader().filter(|&leader| leader != self.me);
             return Err(ProduceError::NotLeader { leader: leader.map(|leader| leader.broker) });
         };
-        let set = self.assignment.as_ref().map_or(&[][..], |assignment| &assignment.set);
-        let is_heard = |replica: &&ReplicaId| {
-            **replica == self.me
-                || leader
-                    .peers
-                    .get(replica)
-                    .is_some_and(|peer| now.since(peer.heard) <= self.config.quorum_timeout)
-        };
-        let (heard, needed) = (set.iter().filter(is_heard).count(), majority(set.len()));
+        let Contact { heard, needed, .. } = self.contact(now, leader);
         if heard < needed {
             return Err(ProduceError::NotEnoughReplicas { heard, needed });
         }
@@ -279,7 +314,7 @@ impl Replica {
             return;
         }
         let Role::Active(leader) = &mut self.role else { return };
-        if epoch != self.promise {
+        if epoch != self.promise && !mutant!(ObeyOldEpochs) {
             return;
         }
         // R20: refused; only a defect or a damaged disk can say so. A longer log of an EARLIER epoch is neither: it
@@ -289,7 +324,7 @@ impl Replica {
             return;
         }
         let Some(peer) = leader.peers.get_mut(&from) else { return };
-        if !self.epochs.accepts(position) {
+        if !self.epochs.accepts(position) && !mutant!(AcceptAnyPosition) {
             peer.streaming = false;
             peer.heard = now;
             let common = self.epochs.floor(position.epoch);
@@ -307,10 +342,56 @@ impl Replica {
             peer.rejoining = rejoins.then_some(fetch.incarnation);
         }
         self.advance(now);
+        self.note_caught_up(from);
         if (restart || rejoins) && position.end == self.epochs.end() {
             self.send_data(from, Vec::new()); // says that the position was accepted
         }
         self.read_for(from);
+    }
+
+    /// A replica that lagged has everything committed now: the controllers may count on it (R5, R6).
+    fn note_caught_up(&mut self, replica: ReplicaId) {
+        let (high_watermark, durability) = (self.high_watermark, self.config.durability);
+        let Role::Active(leader) = &mut self.role else { return };
+        let settled = leader.settled;
+        let Some(peer) = leader.peers.get_mut(&replica) else { return };
+        if settled && !peer.in_sync && peer.reached(durability) >= high_watermark {
+            peer.in_sync = true;
+            self.report_standing();
+        }
+    }
+
+    /// With every heartbeat: who has not reached what was committed at the one before, or is silent, lags.
+    fn review_in_sync(&mut self, now: Timestamp) {
+        let (high_watermark, durability) = (self.high_watermark, self.config.durability);
+        let patience = self.config.quorum_timeout;
+        let Role::Active(leader) = &mut self.role else { return };
+        if !leader.settled {
+            return;
+        }
+        let due = std::mem::replace(&mut leader.due, high_watermark);
+        let mut changed = false;
+        for peer in leader.peers.values_mut() {
+            let in_sync = peer.reached(durability) >= due && now.since(peer.heard) <= patience;
+            changed |= in_sync != peer.in_sync;
+            peer.in_sync = in_sync;
+        }
+        if changed {
+            self.report_standing();
+        }
+    }
+
+    /// The register names other replicas in the same term: learners come or go, a set that was left is forgotten.
+    pub(super) fn lead_new_audience(&mut self, now: Timestamp) {
+        let (Role::Active(leader), Some(assignment)) = (&mut self.role, &self.assignment) else { return };
+        let audience = assignment.audience();
+        leader.peers.retain(|peer, _| audience.contains(peer));
+        let new: Vec<ReplicaId> = audience
+            .into_iter()
+            .filter(|&replica| replica != self.me && !leader.peers.contains_key(&replica))
+            .collect();
+        leader.peers.extend(new.iter().map(|&replica| (replica, Progress::new(now))));
+        self.lead_to(new);
     }
 
     /// Reads on for a follower that lags, within what may be in flight.
@@ -349,27 +430,37 @@ impl Replica {
         let (Role::Active(leader), Some(assignment)) = (&mut self.role, &self.assignment) else { return };
         let reached = |replica: ReplicaId, durability: Durability| {
             if replica == me {
-                return if durability == Durability::Disk { durable_end } else { end };
+                let flushed = durability == Durability::Disk && !mutant!(LeaderAcksBeforeFlush);
+                return if flushed { durable_end } else { end };
             }
-            leader.peers.get(&replica).map_or(Offset::ZERO, |peer| peer.reached(durability))
+            let of = |peer| leader.peers.get(peer).map_or(Offset::ZERO, |peer| peer.reached(durability));
+            if mutant!(CountLearners) {
+                return assignment.learners.iter().map(of).fold(of(&replica), Offset::max);
+            }
+            of(&replica)
         };
-        let durable = committed(&assignment.set, |replica| reached(replica, Durability::Disk));
+        let flushed = if mutant!(DurableBeforeFlush) { Durability::Memory } else { Durability::Disk };
+        let durable = committed(&assignment.set, |replica| reached(replica, flushed));
         let high_watermark = committed(&assignment.set, |replica| reached(replica, durability));
         // Batches of earlier epochs become committed together with the marker, never alone.
         if durable > leader.start {
             self.durable_high_watermark = self.durable_high_watermark.max(durable);
         }
-        if high_watermark <= leader.start || high_watermark <= self.high_watermark {
+        let old = high_watermark <= leader.start && !mutant!(CountOldEpochs);
+        if old || high_watermark <= self.high_watermark {
             return;
         }
         self.high_watermark = high_watermark;
-        let completes = assignment.prev.is_some() && !leader.settled;
+        let settles = !leader.settled;
+        let completes = settles && assignment.prev.is_some();
         leader.settled = true;
+        // R41: what was told must not move a leader that has got going again.
+        let goes_on = std::mem::take(&mut leader.stall_told);
         self.producers.settle(high_watermark);
         self.restart_stall_clock(now);
         self.answer_committed();
-        if completes {
-            self.report(self.promise, LeaderState::Active, true);
+        if settles || goes_on {
+            self.report(self.promise, LeaderState::Active, completes);
         }
     }
 
@@ -440,15 +531,31 @@ impl Replica {
         }
     }
 
+    /// Says again how it stands, with who is in sync: a leader that is stuck does not get on by that.
+    fn report_standing(&mut self) {
+        let stuck = matches!(&self.role, Role::Active(leader) if leader.stall_told);
+        let state = if stuck { LeaderState::Stalled } else { LeaderState::Active };
+        self.report(self.promise, state, false);
+    }
+
+    fn note_stall_told(&mut self) {
+        if let Role::Active(leader) = &mut self.role {
+            leader.stall_told = true;
+        }
+    }
+
     pub(super) fn leader_timer(&mut self, now: Timestamp) {
         let Role::Active(leader) = &self.role else { return };
         let (lead, stalled) = (leader.lead_at <= now, leader.stalled_at <= now);
+        self.answer_cut_off(now);
         if lead {
+            self.review_in_sync(now);
             self.send_lead(now);
         }
         if stalled {
             self.restart_stall_clock(now);
             if self.high_watermark < self.epochs.end() {
+                self.note_stall_told();
                 self.report(self.promise, LeaderState::Stalled, false);
             }
         }

@@ -115,6 +115,8 @@ pub struct Assignment {
     pub set: Vec<ReplicaId>,
     /// The set being left.
     pub prev: Option<Vec<ReplicaId>>,
+    /// Replicas that catch up to become members: they follow, and count for nothing (R24).
+    pub learners: Vec<ReplicaId>,
     /// Whether non-voters count in this term's recovery (R37).
     pub unclean: bool,
 }
@@ -129,7 +131,14 @@ impl Assignment {
         members
     }
 
-    /// Whether `replica` is named.
+    /// Whom a leader sends its log to: members and learners.
+    pub fn audience(&self) -> Vec<ReplicaId> {
+        let mut audience = self.members();
+        audience.extend(self.learners.iter().filter(|&&learner| !self.names(learner)));
+        audience
+    }
+
+    /// Whether `replica` is a member: of the set or of the one being left.
     pub fn names(&self, replica: ReplicaId) -> bool {
         self.set.contains(&replica) || self.prev.as_ref().is_some_and(|prev| prev.contains(&replica))
     }
@@ -142,6 +151,7 @@ impl From<&Register> for Assignment {
             leader: register.leader,
             set: register.set.clone(),
             prev: register.prev.clone(),
+            learners: register.learners().collect(),
             unclean: register.unclean,
         }
     }

@@ -23,6 +23,7 @@
 //!   REP-8  committed records of a producer are in its order, without gap or repeat; what was acknowledged stays
 
 mod action;
+mod contact;
 mod epochs;
 mod event;
 mod follower;
@@ -52,6 +53,7 @@ use outbox::Outbox;
 use recovery::Recovery;
 
 use crate::metadata::{Durability, LeaderState};
+use crate::mutant;
 use crate::record_batch::RecordBatch;
 use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
 
@@ -92,6 +94,7 @@ impl Replica {
     /// A replica as loaded. Nothing of the log counts as flushed until the first flush has ended.
     pub fn new(now: Timestamp, config: ReplicaConfig, loaded: Loaded) -> Replica {
         let end = loaded.epochs.end();
+        let first_number = u64::from(loaded.life) << 32;
         let mut replica = Replica {
             me: loaded.me,
             incarnation: loaded.incarnation,
@@ -100,29 +103,32 @@ impl Replica {
             assignment: loaded.state.assignment,
             nonvoter: loaded.state.nonvoter,
             epochs: loaded.epochs,
-            producers: loaded.producers,
+            producers: if mutant!(ForgetSequences) { ProducerTable::default() } else { loaded.producers },
             durable_end: Offset::ZERO,
-            generation: 0,
+            generation: first_number,
             flush_at: None,
             high_watermark: loaded.high_watermark.min(end),
             durable_high_watermark: Offset::ZERO,
             reported: None,
             role: Role::Follower(Follower::default()),
-            outbox: Outbox::default(),
+            outbox: Outbox::numbered_from(first_number),
         };
         replica.producers.settle(replica.high_watermark);
         // R35: only mode replicated acknowledges what a power cut can take.
-        let tail_lost = loaded.tail_lost && replica.config.durability == Durability::Memory;
-        let demoted = tail_lost && !replica.nonvoter;
-        replica.nonvoter |= tail_lost;
+        let forgets = replica.config.durability == Durability::Memory && !mutant!(VoteAfterTailLoss);
+        let tail_lost = loaded.tail_lost && forgets;
+        let forgot = tail_lost || loaded.damaged;
+        let demoted = forgot && !replica.nonvoter && !mutant!(ForgetTailLoss);
+        replica.nonvoter |= forgot;
         // R8, R46: a new replica promises its first term without having been asked; that too must be on disk before
         // anybody hears from it, or the next run of the process could obey an earlier term.
         let created = replica.assignment.is_none() && replica.promise > LeaderEpoch::ZERO;
+        let created = created && !mutant!(CreateWithoutPersist);
         if demoted || created {
             replica.outbox.persist_first(replica.durable_state());
         }
         if end > Offset::ZERO {
-            replica.outbox.push(Action::Flush { generation: 0 });
+            replica.outbox.push(Action::Flush { generation: replica.generation });
         }
         // R10: a leader that restarts goes on without the controller.
         replica.lead_if_assigned(now);
@@ -163,7 +169,7 @@ impl Replica {
         let role = match &self.role {
             Role::Follower(follower) => follower.deadline(),
             Role::Recovering(recovery) => Some(recovery.deadline()),
-            Role::Active(leader) => Some(leader.deadline()),
+            Role::Active(leader) => Some(self.leader_deadline(leader)),
             Role::Failed => None,
         };
         [role, self.flush_at].into_iter().flatten().min()
@@ -176,7 +182,11 @@ impl Replica {
             failed: matches!(self.role, Role::Failed),
             leader: self.known_leader(),
             epoch: self.promise,
-            high_watermark: self.high_watermark,
+            high_watermark: if mutant!(ServeAboveWatermark) {
+                self.epochs.end()
+            } else {
+                self.high_watermark
+            },
             log_end_offset: self.epochs.end(),
             members: self.member_progress(),
             settled: matches!(&self.role, Role::Active(leader) if leader.settled),
@@ -237,6 +247,9 @@ impl Replica {
         if leads_older && elsewhere {
             self.step_down();
         }
+        if changed {
+            self.lead_new_audience(now);
+        }
         if !self.lead_if_assigned(now) && changed {
             self.outbox.persist(self.durable_state());
         }
@@ -257,8 +270,8 @@ impl Replica {
         let first = LeaderEpoch::first(assignment.term);
         let epoch = if first > self.promise {
             Some(first)
-        } else if self.promise.term == assignment.term {
-            self.promise.next_run()
+        } else if self.promise.term == assignment.term && !mutant!(NoRunAfterRestart) {
+            if mutant!(ReenterEpoch) { Some(self.promise) } else { self.promise.next_run() }
         } else {
             None // a later term is about; the register that we know is old
         };
@@ -270,16 +283,20 @@ impl Replica {
 
     /// R8: the only writer of `promise`. Everything that follows waits until it is durable.
     fn raise(&mut self, epoch: LeaderEpoch) {
-        debug_assert!(epoch > self.promise, "REP-6: the promise never decreases");
-        self.step_down();
+        debug_assert!(epoch > self.promise || mutant!(ReenterEpoch), "REP-6: the promise never decreases");
+        if !mutant!(LeadOnAfterPromise) {
+            self.step_down();
+        }
         self.promise = epoch;
-        self.outbox.persist_first(self.durable_state());
+        if !mutant!(ForgetPromise) {
+            self.outbox.persist_first(self.durable_state());
+        }
     }
 
     /// R9: no longer leader or follower of anybody. What waits for its commit has an unknown outcome.
     fn step_down(&mut self) {
         let role = std::mem::replace(&mut self.role, Role::Follower(Follower::default()));
-        if let Role::Active(leader) = role {
+        if let Role::Active(mut leader) = role {
             leader.fail_pending(&mut self.outbox, ProduceError::LeaderLost);
         }
     }
@@ -289,7 +306,7 @@ impl Replica {
         if to != self.me || from == self.me {
             return;
         }
-        if epoch < self.promise {
+        if epoch < self.promise && !mutant!(ObeyOldEpochs) {
             // A Stale would only be answered by another.
             if !matches!(message, Message::Stale { .. }) {
                 self.send(from, self.promise, Message::Stale { promise: self.promise });
@@ -330,7 +347,7 @@ impl Replica {
     }
 
     fn handle_flushed(&mut self, now: Timestamp, generation: u64, end: Offset) {
-        if generation != self.generation {
+        if generation != self.generation && !mutant!(CountStaleFlush) {
             return;
         }
         self.durable_end = self.durable_end.max(end.min(self.epochs.end()));
@@ -364,14 +381,19 @@ impl Replica {
 
     /// R35: no second try. The flag is durable before anybody hears of it; a leader asks to be replaced.
     fn handle_storage_failed(&mut self) {
+        if mutant!(GoOnAfterFailure) {
+            return;
+        }
         let led = self.led_epoch();
         let role = std::mem::replace(&mut self.role, Role::Failed);
-        if let Role::Active(leader) = role {
+        if let Role::Active(mut leader) = role {
             leader.fail_pending(&mut self.outbox, ProduceError::StorageFailed);
         }
-        self.nonvoter = true;
+        self.nonvoter |= !mutant!(VoteAfterFailure);
         self.flush_at = None;
-        self.outbox.abandon();
+        if !mutant!(SpeakAfterFailure) {
+            self.outbox.abandon();
+        }
         self.outbox.persist_first(self.durable_state());
         if let Some(epoch) = led {
             self.report(epoch, LeaderState::Stalled, false);
@@ -448,9 +470,15 @@ impl Replica {
     /// The only way to shorten the log (R23).
     fn truncate(&mut self, end: Offset) {
         self.epochs.truncate(end);
-        self.producers.truncate(end);
+        if !mutant!(KeepCutSequences) {
+            self.producers.truncate(end);
+        }
         self.durable_end = self.durable_end.min(end);
-        self.high_watermark = self.high_watermark.min(end); // moves only in an unclean term (R37)
+        if end < self.high_watermark {
+            // R37, in an unclean term only: what was noted of the watermark is taken back first.
+            self.high_watermark = end;
+            self.outbox.persist_first(self.durable_state());
+        }
         self.generation += 1;
         self.outbox.push(Action::Truncate { end });
         self.outbox.push(Action::Flush { generation: self.generation });
@@ -461,7 +489,11 @@ impl Replica {
     }
 
     fn report(&mut self, epoch: LeaderEpoch, state: LeaderState, complete: bool) {
-        self.outbox.push(Action::Report { term: epoch.term, state, complete });
+        let (writable, in_sync) = match &self.role {
+            Role::Active(leader) if leader.settled => (true, leader.in_sync(self.me)),
+            _ => (false, Vec::new()),
+        };
+        self.outbox.push(Action::Report { term: epoch.term, state, complete, writable, in_sync });
     }
 
     /// Whether the term that this replica is in may take back what was committed (R37).

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::action::{Action, DurableState, ProduceError};
+use crate::mutant;
 
 /// R8: nothing that follows a promise leaves before the promise is on disk. The order is kept here, so that a driver
 /// only has to perform what it is given.
@@ -17,8 +18,13 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// The first state asked for has the number behind `number`.
+    pub(super) fn numbered_from(number: u64) -> Outbox {
+        Outbox { issued: number, ..Outbox::default() }
+    }
+
     pub(super) fn push(&mut self, action: Action) {
-        if self.barrier > self.persisted {
+        if self.barrier > self.persisted && !mutant!(SpeakBeforePromise) {
             self.held.push_back((self.barrier, action));
         } else {
             self.ready.push_back(action);

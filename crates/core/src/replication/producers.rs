@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::mutant;
 use crate::record_batch::{BatchHeader, ProducerRef};
 use crate::{Offset, ProducerId};
 
@@ -45,8 +46,11 @@ struct Appended {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Producer {
     epoch: i16,
-    /// The newest last; never empty.
+    /// The newest last. Empty where the log was cut below all that is remembered.
     batches: VecDeque<Appended>,
+    /// The sequence number that follows on in this epoch; `None` where that was cut off together with all that is
+    /// remembered.
+    next: Option<i32>,
 }
 
 /// The producers of a log. `settled` is its state as of the high watermark, below which nothing is ever truncated;
@@ -65,12 +69,13 @@ impl ProducerTable {
             return SequenceCheck::Accept;
         };
         let Some(known) = self.current.get(&producer.id) else {
-            return if producer.base_sequence == 0 { SequenceCheck::Accept } else { SequenceCheck::Unknown };
+            let first = producer.base_sequence == 0 || mutant!(AppendAfterGap);
+            return if first { SequenceCheck::Accept } else { SequenceCheck::Unknown };
         };
         if producer.epoch < known.epoch {
             return SequenceCheck::Fenced { current: known.epoch };
         }
-        let expected = known.next_sequence(producer.epoch);
+        let Some(expected) = known.next_sequence(producer.epoch) else { return SequenceCheck::Unknown };
         if producer.base_sequence == expected {
             return SequenceCheck::Accept;
         }
@@ -80,9 +85,11 @@ impl ProducerTable {
                 && batch.last_sequence == last_sequence
         });
         match same {
+            Some(_) if mutant!(AppendDuplicates) => SequenceCheck::Accept,
             Some(batch) => {
                 SequenceCheck::Duplicate { base_offset: batch.base_offset, last_offset: batch.last_offset }
             }
+            None if mutant!(AppendAfterGap) => SequenceCheck::Accept,
             None => SequenceCheck::OutOfOrder { expected },
         }
     }
@@ -111,8 +118,11 @@ impl ProducerTable {
         }
     }
 
-    /// Goes back with a log that was cut at `end`, which is not below what was settled.
+    /// Goes back with a log that was cut at `end`. That lies below what was settled in an unclean term only (R37): then
+    /// too no batch counts as a duplicate that is gone. A producer of which the log lost more than is remembered here is
+    /// refused as unknown: what follows on would have to be read from the log, as the next start does.
     pub fn truncate(&mut self, end: Offset) {
+        self.settled.retain(|_, producer| producer.truncate(end));
         self.tail.retain(|(_, appended)| appended.last_offset < end);
         self.current = self.settled.clone();
         for &(producer, appended) in &self.tail {
@@ -122,22 +132,38 @@ impl ProducerTable {
 }
 
 impl Producer {
-    fn next_sequence(&self, epoch: i16) -> i32 {
+    fn next_sequence(&self, epoch: i16) -> Option<i32> {
         if epoch > self.epoch {
-            return 0; // a new instance starts afresh
+            return Some(0); // a new instance starts afresh
         }
-        // Sequence numbers wrap after i32::MAX, as in Kafka.
-        self.batches.back().map_or(0, |batch| batch.last_sequence.wrapping_add(1) & i32::MAX)
+        self.next
+    }
+
+    /// Forgets what lies at or above `end`; `false` where nothing is left to know.
+    fn truncate(&mut self, end: Offset) -> bool {
+        while let Some(&last) = self.batches.back()
+            && last.last_offset >= end
+        {
+            self.batches.pop_back();
+            self.next = Some(last.base_sequence);
+        }
+        if self.batches.is_empty() {
+            self.next = self.next.filter(|&next| next == 0);
+        }
+        // A later epoch is remembered: an instance that it has fenced stays fenced.
+        !self.batches.is_empty() || self.next != Some(0) || self.epoch > 0
     }
 }
 
 fn note(table: &mut BTreeMap<ProducerId, Producer>, producer: ProducerRef, appended: Appended) {
-    let fresh = || Producer { epoch: producer.epoch, batches: VecDeque::new() };
+    let fresh = || Producer { epoch: producer.epoch, batches: VecDeque::new(), next: Some(0) };
     let entry = table.entry(producer.id).or_insert_with(fresh);
     if producer.epoch != entry.epoch {
         *entry = fresh();
     }
     entry.batches.push_back(appended);
+    // Sequence numbers wrap after i32::MAX, as in Kafka.
+    entry.next = Some(appended.last_sequence.wrapping_add(1) & i32::MAX);
     if entry.batches.len() > REMEMBERED {
         entry.batches.pop_front();
     }

@@ -7,6 +7,7 @@ use super::message::{FetchKind, Message, Position};
 use super::quorum::is_recovery_quorum;
 use super::{Action, Replica, ReplicaConfig, Role, follower};
 use crate::metadata::{Durability, LeaderState};
+use crate::mutant;
 use crate::record_batch::RecordBatch;
 use crate::{BrokerId, LeaderEpoch, Offset, ReplicaId, Timestamp};
 
@@ -80,7 +81,7 @@ impl Replica {
             self.raise(epoch);
         }
         let Role::Follower(follower) = &mut self.role else { return };
-        if self.durable_end == self.epochs.end() {
+        if self.durable_end == self.epochs.end() || mutant!(FenceBeforeFlush) {
             self.answer_fence(from);
         } else {
             follower.fenced_by = Some(from);
@@ -130,7 +131,7 @@ impl Replica {
         if recovery.copying.is_some() || !recovery.replies.contains_key(&self.me) {
             return;
         }
-        let counts = |reply: &FenceReply| reply.voter || assignment.unclean;
+        let counts = |reply: &FenceReply| reply.voter || assignment.unclean || mutant!(CountNonVoters);
         let counted: BTreeMap<ReplicaId, Position> = recovery
             .replies
             .iter()
@@ -141,8 +142,9 @@ impl Replica {
         if !is_recovery_quorum(assignment, &members) {
             return;
         }
-        let Some((&source, &target)) = counted.iter().max_by_key(|&(_, &position)| position) else { return };
-        if target == self.epochs.position() {
+        let winner = counted.iter().max_by_key(|&(_, &position)| rank(position));
+        let Some((&source, &target)) = winner else { return };
+        if rank(target) == rank(self.epochs.position()) || mutant!(LeadBeforeCopy) {
             self.become_active(now);
         } else {
             recovery.copying = Some((source, target));
@@ -179,7 +181,8 @@ impl Replica {
 
     fn is_reported_source(&self, epoch: LeaderEpoch) -> bool {
         let may_vote = !self.nonvoter || self.in_unclean_term();
-        epoch == self.promise && may_vote && self.reported == Some((epoch, self.position()))
+        let same = may_vote && self.reported == Some((epoch, self.position()));
+        epoch == self.promise && (same || mutant!(ServeAnotherLog))
     }
 
     pub(super) fn source_read(&mut self, to: ReplicaId, from: Offset, batches: Vec<RecordBatch>) {
@@ -225,13 +228,13 @@ impl Replica {
     fn become_active(&mut self, now: Timestamp) {
         let start = self.epochs.end();
         let marker = RecordBatch::marker(start, self.promise, self.me.broker);
-        let members = self.assignment.as_ref().map(super::Assignment::members).unwrap_or_default();
-        let peers = members.into_iter().filter(|&member| member != self.me);
+        let audience = self.assignment.as_ref().map(super::Assignment::audience).unwrap_or_default();
+        let peers = audience.into_iter().filter(|&replica| replica != self.me);
         self.role = Role::Active(Leader::new(now, &self.config, start, peers));
         self.append(now, vec![marker]);
         self.vote_again();
         self.send_lead(now);
-        self.report(self.promise, LeaderState::Active, false);
+        self.report(self.promise, LeaderState::Active, mutant!(CompleteBeforeMarker));
         self.advance(now);
     }
 
@@ -244,8 +247,8 @@ impl Replica {
             Role::Recovering(_) | Role::Failed => None,
         };
         let held = match self.config.durability {
-            Durability::Disk => self.durable_end,
-            Durability::Memory => self.epochs.end(),
+            Durability::Disk if !mutant!(RejoinBeforeFlush) => self.durable_end,
+            Durability::Disk | Durability::Memory => self.epochs.end(),
         };
         if self.nonvoter && target.is_some_and(|target| held >= target) {
             self.nonvoter = false;
@@ -279,4 +282,10 @@ impl Replica {
             self.report(promise, LeaderState::Stalled, false);
         }
     }
+}
+
+/// R14: what makes one log win over another.
+fn rank(position: Position) -> Position {
+    let epoch = if mutant!(ElectByLength) { LeaderEpoch::ZERO } else { position.epoch };
+    Position { epoch, ..position }
 }

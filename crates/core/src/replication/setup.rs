@@ -7,6 +7,7 @@ use super::epochs::EpochIndex;
 use super::message::Assignment;
 use super::producers::ProducerTable;
 use crate::metadata::Durability;
+use crate::mutant;
 use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
 
 /// Settings of a replica. The defaults suit zones a few milliseconds apart.
@@ -65,6 +66,11 @@ pub struct Loaded {
     pub high_watermark: Offset,
     /// Whether batches that were written may be gone: no clean shutdown and another boot of the machine (R34).
     pub tail_lost: bool,
+    /// Whether acknowledged records were found damaged or missing while opening (R33).
+    pub damaged: bool,
+    /// Differs from that of every replica of the partition that this run of the process deleted before (R46): what is
+    /// still told of their flushes and states proves nothing of this one.
+    pub life: u32,
 }
 
 impl Loaded {
@@ -72,7 +78,8 @@ impl Loaded {
     pub fn empty(me: ReplicaId, incarnation: Incarnation, assignment: &Assignment) -> Loaded {
         let first = LeaderEpoch::first(assignment.term);
         // The leader's own first attempt must lie above its promise (R10).
-        let promise = if assignment.leader == me { LeaderEpoch::ZERO } else { first };
+        let unasked = assignment.leader != me && !mutant!(CreateWithoutPromise);
+        let promise = if unasked { first } else { LeaderEpoch::ZERO };
         Loaded {
             me,
             incarnation,
@@ -81,6 +88,8 @@ impl Loaded {
             producers: ProducerTable::default(),
             high_watermark: Offset::ZERO,
             tail_lost: false,
+            damaged: false,
+            life: 0,
         }
     }
 }

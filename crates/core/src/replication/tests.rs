@@ -87,6 +87,43 @@ fn producers_go_back_with_a_log_that_is_cut() {
     assert_eq!(table.check(batch(6, 2).header()), SequenceCheck::OutOfOrder { expected: 4 });
 }
 
+/// In an unclean term a log may lose what was committed (R37). A retry of what is gone must be appended, not be called
+/// a duplicate of a batch that nobody holds; and nothing that is left may be appended twice.
+#[test]
+fn producers_go_back_below_what_was_committed() {
+    let epoch = LeaderEpoch::first(Term(1));
+    let log = |until: i32| {
+        let mut table = ProducerTable::default();
+        for sequence in 0..until {
+            table.append(batch(sequence, 1).stamped(Offset(sequence as u64), epoch).header());
+        }
+        table.settle(Offset(until as u64));
+        table
+    };
+    for end in 0..=8 {
+        let mut table = log(8);
+        table.truncate(Offset(end as u64));
+        for sequence in 0..10 {
+            let found = table.check(batch(sequence, 1).header());
+            match log(end).check(batch(sequence, 1).header()) {
+                // The last five of eight are remembered. What lies before them is in the log, and not in the table.
+                _ if end <= 3 => assert_eq!(found, SequenceCheck::Unknown, "{sequence} of {end}"),
+                SequenceCheck::Duplicate { .. } => {
+                    assert_ne!(found, SequenceCheck::Accept, "{sequence} of {end}");
+                }
+                expected => assert_eq!(found, expected, "{sequence} of {end}"),
+            }
+        }
+    }
+    // Of a producer of which nothing was forgotten, all is known.
+    let mut table = log(3);
+    table.truncate(Offset(1));
+    assert!(matches!(table.check(batch(0, 1).header()), SequenceCheck::Duplicate { .. }));
+    assert_eq!(table.check(batch(1, 1).header()), SequenceCheck::Accept);
+    table.truncate(Offset(0));
+    assert_eq!(table, ProducerTable::default());
+}
+
 #[test]
 fn a_producer_starts_at_zero_and_remembers_five() {
     let mut table = ProducerTable::default();
@@ -103,7 +140,8 @@ fn a_producer_starts_at_zero_and_remembers_five() {
 #[test]
 fn a_term_whose_runs_are_used_up_is_not_led_again() {
     let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
-    let assignment = Assignment { term: Term(3), leader: me, set: vec![me], prev: None, unclean: false };
+    let assignment =
+        Assignment { term: Term(3), leader: me, set: vec![me], prev: None, learners: vec![], unclean: false };
     let promise = LeaderEpoch { term: Term(3), run: 255 };
     let loaded = Loaded {
         state: DurableState { promise, assignment: Some(assignment.clone()), nonvoter: false },
@@ -119,8 +157,14 @@ fn a_term_whose_runs_are_used_up_is_not_led_again() {
 fn messages_to_another_directory_are_not_answered() {
     let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
     let other = ReplicaId { broker: BrokerId(2), dir: DirId(2) };
-    let assignment =
-        Assignment { term: Term(1), leader: other, set: vec![me, other], prev: None, unclean: false };
+    let assignment = Assignment {
+        term: Term(1),
+        leader: other,
+        set: vec![me, other],
+        prev: None,
+        learners: vec![],
+        unclean: false,
+    };
     let loaded = Loaded::empty(me, Incarnation(1), &assignment);
     let mut replica = Replica::new(Timestamp(1), ReplicaConfig::default(), loaded);
     while replica.next_action().is_some() {}

@@ -132,6 +132,7 @@ impl Header {
             leader: replica(words.need("leader")),
             set,
             prev: None,
+            learners: vec![],
             unclean: false,
         });
         let ends = ["hw", "nonvoter", "tail-lost", "promise", "term"];
@@ -165,6 +166,8 @@ impl Header {
             producers,
             high_watermark: self.watermark,
             tail_lost: self.tail_lost,
+            damaged: false,
+            life: 0,
         };
         (config, self.log, loaded)
     }
@@ -182,10 +185,15 @@ pub(crate) fn step(line: &str) -> Step {
         "assign" => Event::Assign(Assignment {
             term: Term(words.number("term") as u32),
             leader: replica(words.need("leader")),
-            set: words.list("set", &["prev"]).iter().map(|word| replica(word)).collect(),
+            set: words.list("set", &["prev", "learners"]).iter().map(|word| replica(word)).collect(),
             prev: words
                 .has("prev")
-                .then(|| words.list("prev", &[]).iter().map(|word| replica(word)).collect()),
+                .then(|| words.list("prev", &["learners"]).iter().map(|word| replica(word)).collect()),
+            learners: if words.has("learners") {
+                words.list("learners", &[]).iter().map(|word| replica(word)).collect()
+            } else {
+                vec![]
+            },
             unclean: words.has("unclean"),
         }),
         "persisted" => Event::Persisted { number: words.number("persisted") },

@@ -22,9 +22,13 @@ pub(crate) fn action(action: &Action) -> String {
             }
             Err(error) => format!("reply {} error {:?}: {error}", request.0, error.code()),
         },
-        Action::Report { term, state, complete } => {
+        Action::Report { term, state, complete, writable, in_sync } => {
             let complete = if *complete { " complete" } else { "" };
-            format!("report term {term} {}{complete}", leader_state(*state))
+            let writable = if *writable { " writable" } else { "" };
+            let names: Vec<String> = in_sync.iter().map(|&replica| name(replica)).collect();
+            let in_sync =
+                if names.is_empty() { String::new() } else { format!(", in sync {}", names.join(" ")) };
+            format!("report term {term} {}{complete}{writable}{in_sync}", leader_state(*state))
         }
     }
 }

@@ -62,7 +62,7 @@ fn crash_at_every_operation_keeps_a_prefix_with_all_that_was_flushed() {
 }
 
 fn check(fs: &MemFs, place: &Place, expected: &Expected, context: &str) {
-    let recovery = Recovery { trusted_end: expected.durable, clean: false };
+    let recovery = Recovery { trusted_end: expected.durable, flushed_end: expected.durable, clean: false };
     let (mut log, ..) = place.try_open(recovery).unwrap_or_else(|error| panic!("{context}: {error:?}"));
     let found = content(&log);
     assert!(log.log_end_offset() >= expected.durable, "{context}");
@@ -72,7 +72,8 @@ fn check(fs: &MemFs, place: &Place, expected: &Expected, context: &str) {
     log.take_flush().expect("just appended").run().unwrap();
     let end = log.log_end_offset();
     fs.crash();
-    let (log, opened, _) = place.try_open(Recovery { trusted_end: end, clean: false }).unwrap();
+    let (log, opened, _) =
+        place.try_open(Recovery { trusted_end: end, flushed_end: end, clean: false }).unwrap();
     assert_eq!((opened.cut_bytes, log.log_end_offset()), (0, end), "{context}");
     assert_eq!(content(&log)[..found.len()], found, "{context}");
 }

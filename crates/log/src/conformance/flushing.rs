@@ -28,7 +28,8 @@ fn clean_log_has_nothing_to_flush() {
     on_every_fs(|place| {
         let mut log = filled(place, &batches(0, 10, 1));
         assert!(log.take_flush().is_none());
-        let recovery = Recovery { trusted_end: log.log_end_offset(), clean: true };
+        let recovery =
+            Recovery { trusted_end: log.log_end_offset(), flushed_end: log.log_end_offset(), clean: true };
         let (mut log, ..) = place.try_open(recovery).unwrap();
         assert!(log.take_flush().is_none());
         let (mut log, ..) = place.try_open(Recovery { clean: false, ..recovery }).unwrap();
@@ -37,6 +38,26 @@ fn clean_log_has_nothing_to_flush() {
             Some(((), Offset(30)))
         );
     });
+}
+
+/// A process was killed while batches that were acknowledged lay in the system's memory only: the next one must not take
+/// them for flushed because they may not be missing.
+#[test]
+fn what_was_acknowledged_and_not_flushed_is_flushed_after_a_kill() {
+    let (fs, place) = in_memory();
+    let all = batches(0, 30, 1);
+    let mut log = filled(&place, &all[..3]);
+    log.append(&all[3..]).unwrap();
+    let end = log.log_end_offset();
+    drop(log);
+    let recovery = Recovery { trusted_end: end, flushed_end: Offset(9), clean: false };
+    let mut log = place.try_open(recovery).unwrap().0;
+    let ticket = log.take_flush().expect("something is not flushed");
+    ticket.run().unwrap();
+    assert_eq!(ticket.end(), end);
+    drop(log);
+    fs.crash();
+    assert_eq!(content(&place.try_open(Recovery { flushed_end: end, ..recovery }).unwrap().0), all);
 }
 
 #[test]
@@ -99,7 +120,10 @@ fn failed_write_poisons_and_is_cut_at_the_next_opening() {
         fs.inject(Fault { kind: Some(kind), after: 0, lasting: false });
         assert!(matches!(log.append(&all[3..]), Err(LogError::Io { .. })));
         assert!(matches!(log.append(&all[3..]), Err(LogError::Poisoned)));
-        let reopened = place.try_open(Recovery { trusted_end: Offset(9), clean: false }).unwrap().0;
+        let reopened = place
+            .try_open(Recovery { trusted_end: Offset(9), flushed_end: Offset(9), clean: false })
+            .unwrap()
+            .0;
         let found = content(&reopened);
         assert!(found.len() >= 3 && found == all[..found.len()]);
     }

@@ -112,7 +112,7 @@ impl Model {
     }
 
     fn reopen(&mut self, clean: bool) {
-        let recovery = Recovery { trusted_end: self.durable, clean };
+        let recovery = Recovery { trusted_end: self.durable, flushed_end: self.durable, clean };
         let (log, _, visited) = self.place.try_open(recovery).unwrap();
         assert!(log.log_end_offset() >= self.durable);
         assert!(visited.len() <= self.batches.len());

@@ -6,7 +6,7 @@ use super::*;
 use crate::Damage;
 
 fn recovery(trusted_end: u64, clean: bool) -> Recovery {
-    Recovery { trusted_end: Offset(trusted_end), clean }
+    Recovery { trusted_end: Offset(trusted_end), flushed_end: Offset(trusted_end), clean }
 }
 
 #[test]

@@ -65,6 +65,11 @@ impl MemFs {
         self.lock().faults.inject(fault);
     }
 
+    /// Takes back every fault that was injected and has not happened.
+    pub fn clear_faults(&self) {
+        self.lock().faults = Faults::default();
+    }
+
     /// How many operations that change something were asked for since creation or the last crash.
     pub fn operations(&self) -> u64 {
         self.lock().faults.operations()

@@ -94,6 +94,8 @@ pub fn report_to_wire(report: &LeaderReport, complete: bool) -> internal::v1::Le
         state: state.into(),
         log_end_offset: report.log_end_offset.0,
         complete,
+        writable: report.writable,
+        in_sync: report.in_sync.iter().copied().map(replica_to_wire).collect(),
     }
 }
 
@@ -109,8 +111,14 @@ pub fn report_from_wire(wire: internal::v1::LeaderReport) -> Result<(LeaderRepor
         internal::v1::LeaderState::Unspecified => return Err(bad("LeaderReport", "state", "unknown")),
     };
     let partition = PartitionId { topic: topic_id("LeaderReport", &wire.topic_id)?, index: wire.partition };
-    let report =
-        LeaderReport { partition, term: Term(wire.term), state, log_end_offset: Offset(wire.log_end_offset) };
+    let report = LeaderReport {
+        partition,
+        term: Term(wire.term),
+        state,
+        log_end_offset: Offset(wire.log_end_offset),
+        writable: wire.writable,
+        in_sync: wire.in_sync.into_iter().map(replica_from_wire).collect(),
+    };
     Ok((report, wire.complete))
 }
 
@@ -123,6 +131,7 @@ fn broker_to_wire(broker: &Broker) -> v1::Broker {
         client_endpoint: broker.client_endpoint.clone(),
         peer_endpoint: broker.peer_endpoint.clone(),
         live: broker.live,
+        draining: broker.draining,
         version: broker.version,
     }
 }
@@ -136,6 +145,7 @@ fn broker_from_wire(wire: v1::Broker) -> Broker {
         client_endpoint: wire.client_endpoint,
         peer_endpoint: wire.peer_endpoint,
         live: wire.live,
+        draining: wire.draining,
         version: wire.version,
     }
 }
@@ -174,6 +184,7 @@ fn partition_to_wire(partition: &Partition) -> v1::Partition {
         leader: Some(replica_to_wire(register.leader)),
         set: register.set.iter().copied().map(replica_to_wire).collect(),
         prev: register.prev.iter().flatten().copied().map(replica_to_wire).collect(),
+        target: register.target.iter().flatten().copied().map(replica_to_wire).collect(),
         unclean: register.unclean,
         version: partition.version,
     }
@@ -184,11 +195,13 @@ fn partition_from_wire(wire: v1::Partition) -> Result<Partition, ConvertError> {
         return Err(bad("Partition", "set", "empty"));
     }
     let prev: Vec<_> = wire.prev.into_iter().map(replica_from_wire).collect();
+    let target: Vec<_> = wire.target.into_iter().map(replica_from_wire).collect();
     let register = Register {
         term: Term(wire.term),
         leader: replica("Partition", "leader", wire.leader)?,
         set: wire.set.into_iter().map(replica_from_wire).collect(),
         prev: (!prev.is_empty()).then_some(prev),
+        target: (!target.is_empty()).then_some(target),
         unclean: wire.unclean,
     };
     let id = PartitionId { topic: topic_id("Partition", &wire.topic_id)?, index: wire.index };

@@ -1,6 +1,6 @@
 //! What happened so far, as far as later steps are judged by it. The notions are those of the oracle of the simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::metadata::{Durability, majority};
 use holdfast_core::{LeaderEpoch, Offset};
@@ -41,9 +41,16 @@ pub(super) struct History {
     leaders: BTreeMap<LeaderEpoch, (usize, u8)>,
     /// Every batch ever appended, with all before it.
     written: BTreeMap<(LeaderEpoch, Offset), u64>,
+    /// Terms whose leader said that its change of the set is complete.
+    completed: BTreeSet<u32>,
 }
 
 impl History {
+    /// Whether the leader of a term said that its change of the set is complete.
+    pub(super) fn is_complete(&self, term: u32) -> bool {
+        self.completed.contains(&term)
+    }
+
     /// The epoch in which the last commit was made.
     pub(super) fn last_commit(&self) -> Option<LeaderEpoch> {
         self.committed.last().map(|&(_, epoch)| epoch)
@@ -67,6 +74,10 @@ impl History {
             Fact::Leads { epoch, run, log } => self.leads(node, *epoch, *run, log),
             Fact::Shows { log, active, flushed } => self.shows(bounds, node, log, *active, *flushed, others),
             Fact::Acknowledged { record, offset } => self.acknowledged(node, *record, *offset),
+            Fact::Completed { term } => {
+                self.completed.insert(*term);
+                Ok(())
+            }
         }
     }
 
@@ -149,13 +160,16 @@ impl History {
         others: &[(usize, &Summary)],
     ) -> Result<(), Violation> {
         let entry = own.log[index];
-        let holds = |summary: &Summary| {
-            summary.reached(bounds.durability) >= entry.next && summary.holds(index, &entry)
+        let set = bounds.sets_of(epoch.term.0).set;
+        let holds = |node: usize, summary: &Summary| {
+            let reached = summary.reached(bounds.durability) >= entry.next;
+            set.contains(&node) && reached && summary.holds(index, &entry)
         };
-        let copies = usize::from(holds(own)) + others.iter().filter(|(_, other)| holds(other)).count();
+        let elsewhere = others.iter().filter(|&&(other, summary)| holds(other, summary)).count();
+        let copies = usize::from(holds(node, own)) + elsewhere;
         // Where acknowledged batches may vanish with the power, they need not be found at once.
         let strict = bounds.durability == Durability::Disk || bounds.power_cuts == 0;
-        ensure(!strict || copies >= majority(bounds.replicas), "REP-7", || {
+        ensure(!strict || copies >= majority(set.len()), "REP-7", || {
             format!("{} commits up to {} in {epoch} with {copies} copies", letter(node), entry.next)
         })?;
         let again =

@@ -12,7 +12,8 @@ use holdfast_core::replication::{Envelope, Message};
 
 use super::history::{History, Summary};
 use super::interner::Interner;
-use super::node::{Effect, Fact, Node, entries, perform};
+use super::node::{Fact, Node, entries};
+use super::perform::{Effect, perform};
 use super::state::{Budget, State};
 use super::step::{Happening, Local, Step};
 use super::{Bounds, Counterexample, Reached, Report};
@@ -90,7 +91,7 @@ impl<'a> Search<'a> {
 
     /// Searches until nothing is new, something is broken, or there are too many states.
     pub(super) fn run(mut self) -> Report {
-        let mut nodes = [0; 3];
+        let mut nodes = [0; 4];
         for (index, number) in nodes.iter_mut().enumerate() {
             *number = self.number_node(Node::new(index));
         }
@@ -212,8 +213,11 @@ impl<'a> Search<'a> {
     fn happenings(&self, state: &State, index: usize) -> Vec<Happening> {
         let node = self.nodes.value(state.nodes[index]);
         let budget = state.budget;
-        let mut happenings: Vec<Happening> =
-            (node.told + 1..=self.bounds.leaders.len() as u8).map(|term| Happening::Told { term }).collect();
+        let terms = node.told + 1..=self.bounds.leaders.len() as u8;
+        let mut happenings: Vec<Happening> = terms
+            .filter(|&term| self.may_begin(state, term.into()) && self.bounds.names(term.into(), index))
+            .map(|term| Happening::Told { term })
+            .collect();
         if node.replica.is_none() {
             return happenings;
         }
@@ -248,6 +252,12 @@ impl<'a> Search<'a> {
         happenings
     }
 
+    /// Whether the controllers can have come so far: not beyond a change that is not complete (R3, R43).
+    fn may_begin(&self, state: &State, term: u32) -> bool {
+        let history = self.histories.value(state.history);
+        (1..=term).filter_map(|term| self.bounds.waits_for(term)).all(|change| history.is_complete(change))
+    }
+
     fn receiver(&self, message: u32) -> usize {
         node_of(self.messages.value(message).to.broker)
     }
@@ -261,7 +271,7 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         let actions = outcome.actions;
-        let mut after = State { budget: spend(state.budget, step), ..state.clone() };
+        let mut after = State { budget: state.budget.after(step), ..state.clone() };
         after.nodes[index] = outcome.node;
         if let Happening::Received { message } = step.local.happening
             && !step.repeats
@@ -333,29 +343,4 @@ impl<'a> Search<'a> {
             |step: &Step| step.describe(self.bounds, |message| self.messages.value(message).clone());
         steps.iter().rev().map(describe).collect()
     }
-}
-
-fn spend(mut budget: Budget, step: Step) -> Budget {
-    let spent = match step.local.happening {
-        Happening::Produced { again: false, .. } => {
-            budget.produced += 1;
-            None
-        }
-        Happening::Produced { again: true, .. } => Some(&mut budget.retries),
-        Happening::Timer => Some(&mut budget.timers),
-        Happening::Connected { .. } => Some(&mut budget.reconnects),
-        Happening::Killed => Some(&mut budget.kills),
-        Happening::PowerLost { .. } => Some(&mut budget.power_cuts),
-        Happening::Told { .. } | Happening::Received { .. } | Happening::Flushed => None,
-    };
-    if let Some(left) = spent {
-        *left = left.saturating_sub(1);
-    }
-    if step.repeats {
-        budget.duplicates = budget.duplicates.saturating_sub(1);
-    }
-    if step.local.killed_after.is_some() {
-        budget.kills = budget.kills.saturating_sub(1);
-    }
-    budget
 }

@@ -1,6 +1,7 @@
 //! A state of the search, in numbers.
 
 use super::Bounds;
+use super::step::{Happening, Step};
 
 /// What may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,33 @@ impl Budget {
         }
     }
 
+    /// What is left after a step.
+    pub(super) fn after(self, step: Step) -> Budget {
+        let mut budget = self;
+        let spent = match step.local.happening {
+            Happening::Produced { again: false, .. } => {
+                budget.produced += 1;
+                None
+            }
+            Happening::Produced { again: true, .. } => Some(&mut budget.retries),
+            Happening::Timer => Some(&mut budget.timers),
+            Happening::Connected { .. } => Some(&mut budget.reconnects),
+            Happening::Killed => Some(&mut budget.kills),
+            Happening::PowerLost { .. } => Some(&mut budget.power_cuts),
+            Happening::Told { .. } | Happening::Received { .. } | Happening::Flushed => None,
+        };
+        if let Some(left) = spent {
+            *left = left.saturating_sub(1);
+        }
+        if step.repeats {
+            budget.duplicates = budget.duplicates.saturating_sub(1);
+        }
+        if step.local.killed_after.is_some() {
+            budget.kills = budget.kills.saturating_sub(1);
+        }
+        budget
+    }
+
     fn packed(self) -> u64 {
         u64::from_le_bytes([
             self.duplicates,
@@ -45,7 +73,7 @@ impl Budget {
 /// The whole world, by the numbers of its parts.
 #[derive(Debug, Clone)]
 pub(super) struct State {
-    pub(super) nodes: [u32; 3],
+    pub(super) nodes: [u32; 4],
     pub(super) history: u32,
     pub(super) budget: Budget,
     /// Messages on their way, ascending.

@@ -5,9 +5,20 @@ use holdfast_core::metadata::Durability;
 
 use super::stage::{A, B, C, Kind, Stage};
 
+super::schedules! {
+    a_restarted_leader_takes_a_new_epoch,
+    a_leader_does_not_count_itself_before_its_flush,
+    who_lost_its_tail_does_not_vote,
+    an_answer_to_an_earlier_run_sets_no_target,
+    a_vote_waits_for_the_flush,
+    a_lost_rejoin_answer_is_given_again,
+    a_source_whose_log_changed_is_not_copied,
+    a_source_whose_log_is_gone_does_not_say_where_to_cut,
+}
+
 /// R10: A sends x unflushed and C stores it; A loses it and goes on. It must not put another batch at the same offset
 /// of the same epoch.
-#[test]
+#[cfg_attr(test, test)]
 fn a_restarted_leader_takes_a_new_epoch() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.hold_flushes(A);
@@ -24,7 +35,7 @@ fn a_restarted_leader_takes_a_new_epoch() {
 }
 
 /// R25: A and C hold x, A has not flushed it: no commit in mode disk.
-#[test]
+#[cfg_attr(test, test)]
 fn a_leader_does_not_count_itself_before_its_flush() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.hold_flushes(A);
@@ -36,7 +47,7 @@ fn a_leader_does_not_count_itself_before_its_flush() {
 }
 
 /// R35: A commits on A and B in memory; B loses its tail. C must not lead with B's vote alone.
-#[test]
+#[cfg_attr(test, test)]
 fn who_lost_its_tail_does_not_vote() {
     let mut stage = Stage::led_by(Durability::Memory, A);
     stage.hold_flushes(B);
@@ -64,7 +75,7 @@ fn who_lost_its_tail_does_not_vote() {
 
 /// R36: B lost x, matches all that it kept, and is no voter before it has x again. An answer that was meant for its
 /// earlier run sets no target.
-#[test]
+#[cfg_attr(test, test)]
 fn an_answer_to_an_earlier_run_sets_no_target() {
     let mut stage = Stage::led_by(Durability::Memory, A);
     // B is a non-voter in this run already, and the answer to its rejoin is late.
@@ -103,7 +114,7 @@ fn an_answer_to_an_earlier_run_sets_no_target() {
 
 /// R36, mode disk (finding): B acknowledged x, its log failed, and it copies x again. A power cut before the flush must
 /// not leave a voter without x.
-#[test]
+#[cfg_attr(test, test)]
 fn a_vote_waits_for_the_flush() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     let x = stage.produce(A, 0);
@@ -129,7 +140,7 @@ fn a_vote_waits_for_the_flush() {
 }
 
 /// R36 (finding): the answer with the target is lost while data goes on flowing; the non-voter still gets one.
-#[test]
+#[cfg_attr(test, test)]
 fn a_lost_rejoin_answer_is_given_again() {
     let mut stage = Stage::led_by(Durability::Memory, A);
     stage.hold_flushes(B);
@@ -158,7 +169,7 @@ fn a_lost_rejoin_answer_is_given_again() {
 
 /// R15, R12: C reported its log, and restarts without its end before it was copied. A, who lost its own tail, must
 /// neither cut nor lead by what C has now.
-#[test]
+#[cfg_attr(test, test)]
 fn a_source_whose_log_changed_is_not_copied() {
     let mut stage = Stage::led_by(Durability::Memory, A);
     stage.hold_flushes(A);
@@ -179,4 +190,34 @@ fn a_source_whose_log_changed_is_not_copied() {
     stage.receive(fetch);
     stage.exchange(&[A, B, C]);
     assert!(!stage.leads(A), "nobody has x any more, and nobody may lead without it");
+}
+
+/// R15: A and C hold x. C, who led 2, has the newest log, and A as leader of 3 asks for it; but C's disk fails first, and
+/// C comes back with nothing. It must not tell A that nothing is what they share: A is the last to hold x.
+#[cfg_attr(test, test)]
+fn a_source_whose_log_is_gone_does_not_say_where_to_cut() {
+    let mut stage = Stage::led_by(Durability::Disk, A);
+    let x = stage.produce(A, 0);
+    stage.exchange(&[A, C]);
+    assert!(stage.is_acknowledged(x));
+    stage.lose_post();
+    stage.appoint(2, C, &[C]);
+    stage.deliver(C, B, Kind::Fence);
+    stage.deliver(B, C, Kind::FenceOk);
+    assert!(stage.leads(C));
+    // A has forgotten how far it knew of commits.
+    stage.restart(A);
+    stage.lose_post();
+    stage.appoint(3, A, &[A]);
+    stage.deliver(A, C, Kind::Fence);
+    stage.deliver(C, A, Kind::FenceOk);
+    let fetch = stage.take(A, C, Kind::Fetch);
+    stage.lose_log(C);
+    stage.receive(fetch);
+    stage.exchange(&[A, C]);
+    for _ in 0..3 {
+        stage.wait(A, 150);
+        stage.exchange(&[A, B, C]);
+    }
+    assert!(stage.leads(A) && stage.watermark(A) == Offset(3), "marker, x, marker");
 }

@@ -1,4 +1,6 @@
-//! Three replicas on a stage: nothing happens unless the script says so, and every message waits until it is called.
+//! Brokers on a stage: nothing happens unless the script says so, and every message waits until it is called.
+
+mod post;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,43 +8,26 @@ use std::time::Duration;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::{ProducerRef, RecordBatchBuilder};
 use holdfast_core::replication::{
-    Acknowledged, Action, Assignment, Envelope, Event, Loaded, Message, ProduceError, Replica, ReplicaConfig,
+    Acknowledged, Action, Assignment, Envelope, Event, Loaded, ProduceError, Replica, ReplicaConfig,
     RequestId,
 };
-use holdfast_core::{Incarnation, Offset, ProducerId, ReplicaId, Term, Timestamp};
+use holdfast_core::{DirId, Incarnation, Offset, ProducerId, ReplicaId, Term, Timestamp};
+use holdfast_log::LogConfig;
 
-use crate::controller::{broker_id, dir_id, node_of};
-use crate::disk::Disk;
-use crate::oracle::Oracle;
+use crate::controller::broker_id;
+use crate::disk::{Disk, FlushStart};
+use crate::oracle::{Oracle, Site, Violation};
 use crate::random::Random;
+pub(crate) use post::Kind;
 
 /// The nodes, as the schedules call them.
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 pub(crate) const C: usize = 2;
+/// Belongs to no set at first.
+pub(crate) const D: usize = 3;
 
-/// Which message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Fence,
-    FenceOk,
-    Lead,
-    Fetch,
-    Data,
-    Diverge,
-}
-
-fn is_kind(message: &Message, kind: Kind) -> bool {
-    matches!(
-        (message, kind),
-        (Message::Fence { .. }, Kind::Fence)
-            | (Message::FenceOk { .. }, Kind::FenceOk)
-            | (Message::Lead { .. }, Kind::Lead)
-            | (Message::Fetch { .. }, Kind::Fetch)
-            | (Message::Data { .. }, Kind::Data)
-            | (Message::Diverge { .. }, Kind::Diverge)
-    )
-}
+const NODES: usize = 4;
 
 /// A node of the stage.
 #[derive(Debug)]
@@ -53,6 +38,24 @@ struct Actor {
     /// Flushes wait for `flush`.
     lazy: bool,
     follow_up: VecDeque<Event>,
+}
+
+impl Actor {
+    fn new(durability: Durability) -> Actor {
+        let disk = Disk::new(LogConfig::default(), durability);
+        Actor { disk, replica: None, runs: 1, lazy: false, follow_up: VecDeque::new() }
+    }
+
+    /// Begins the flush that was asked for; without patience it ends at once.
+    fn start_flush(&mut self) {
+        loop {
+            match self.disk.start_flush() {
+                FlushStart::Done(event) => self.follow_up.push_back(event),
+                FlushStart::UnderWay if !self.lazy => self.follow_up.extend(self.disk.end_flush()),
+                FlushStart::UnderWay | FlushStart::Idle => return,
+            }
+        }
+    }
 }
 
 /// The stage.
@@ -67,31 +70,52 @@ pub(crate) struct Stage {
     requests: u64,
     sequences: BTreeMap<RequestId, i32>,
     replies: BTreeMap<RequestId, Result<Acknowledged, ProduceError>>,
+    /// Terms whose leader said that its change of the set is complete.
+    completed: Vec<Term>,
 }
 
-fn replica_id(node: usize) -> ReplicaId {
-    ReplicaId { broker: broker_id(node), dir: dir_id(node) }
+/// The replica of a node.
+pub(crate) fn replica_id(node: usize) -> ReplicaId {
+    ReplicaId { broker: broker_id(node), dir: DirId(0xd0 + node as u64) }
+}
+
+/// A register that names this leader and this set.
+pub(crate) fn register(term: u32, leader: usize, set: &[usize]) -> Assignment {
+    Assignment {
+        term: Term(term),
+        leader: replica_id(leader),
+        set: replicas(set),
+        prev: None,
+        learners: Vec::new(),
+        unclean: false,
+    }
+}
+
+/// The replicas of some nodes.
+pub(crate) fn replicas(nodes: &[usize]) -> Vec<ReplicaId> {
+    nodes.iter().map(|&node| replica_id(node)).collect()
+}
+
+/// A broken promise ends the schedule, and its text begins with the invariant's id.
+fn expect_held(judgement: Result<(), Violation>) {
+    if let Err(violation) = judgement {
+        panic!("{violation}");
+    }
 }
 
 impl Stage {
-    /// Three empty nodes.
+    /// Four empty nodes.
     pub(crate) fn new(durability: Durability) -> Stage {
-        let actor = |_| Actor {
-            disk: Disk::default(),
-            replica: None,
-            runs: 1,
-            lazy: false,
-            follow_up: VecDeque::new(),
-        };
         Stage {
             durability,
             now: Timestamp(1),
-            actors: (0..3).map(actor).collect(),
-            oracle: Oracle::new(0, durability, false, 3),
+            actors: (0..NODES).map(|_| Actor::new(durability)).collect(),
+            oracle: Oracle::new(0, durability, false, NODES),
             post: Vec::new(),
             requests: 0,
             sequences: BTreeMap::new(),
             replies: BTreeMap::new(),
+            completed: Vec::new(),
         }
     }
 
@@ -103,18 +127,29 @@ impl Stage {
         Incarnation(node as u64 * 100 + self.actors[node].runs)
     }
 
-    /// The controller appoints `leader`; these nodes hear of it.
+    /// The controller appoints `leader` of A, B and C; these nodes hear of it.
     pub(crate) fn appoint(&mut self, term: u32, leader: usize, told: &[usize]) {
-        let set = (0..3).map(replica_id).collect();
-        let assignment =
-            Assignment { term: Term(term), leader: replica_id(leader), set, prev: None, unclean: false };
+        self.assign(&register(term, leader, &[A, B, C]), told);
+    }
+
+    /// These nodes hear of a register; a replica that it names and that is not there is made (R46).
+    pub(crate) fn assign(&mut self, assignment: &Assignment, told: &[usize]) {
         for &node in told {
             if self.actors[node].replica.is_none() {
-                let loaded = Loaded::empty(replica_id(node), self.incarnation(node), &assignment);
+                let loaded = Loaded::empty(replica_id(node), self.incarnation(node), assignment);
+                self.actors[node].disk.create().unwrap();
                 self.actors[node].replica = Some(Replica::new(self.now, self.config(), loaded));
+                self.drain(node);
             }
             self.tell(node, Event::Assign(assignment.clone()));
         }
+    }
+
+    /// The register names the node no longer: its replica is deleted (R46).
+    pub(crate) fn delete(&mut self, node: usize) {
+        let runs = self.actors[node].runs + 1;
+        self.actors[node] = Actor { runs, ..Actor::new(self.durability) };
+        self.oracle.wiped(node);
     }
 
     /// A cluster that `leader` leads in term 1, with nothing on its way.
@@ -152,57 +187,59 @@ impl Stage {
     }
 
     fn observe(&mut self, node: usize) {
-        let disks: Vec<&Disk> = self.actors.iter().map(|actor| &actor.disk).collect();
-        let incarnation = Incarnation(node as u64 * 100 + self.actors[node].runs);
+        let site = |(other, actor): (usize, _)| {
+            let actor: &Actor = actor;
+            Site { id: replica_id(other), disk: &actor.disk }
+        };
+        let sites: Vec<Site<'_>> = self.actors.iter().enumerate().map(site).collect();
+        let incarnation = self.incarnation(node);
         if let Some(replica) = &self.actors[node].replica {
-            self.oracle.observe(node, incarnation, replica, &disks).unwrap();
+            expect_held(self.oracle.observe(node, incarnation, replica, &sites));
         }
     }
 
     fn act(&mut self, node: usize, action: Action) {
-        let Actor { disk, follow_up, lazy, .. } = &mut self.actors[node];
+        let actor = &mut self.actors[node];
+        let Actor { disk, follow_up, .. } = actor;
         match action {
             Action::Persist { number, state } => {
                 disk.begin_persist(number, state);
-                disk.end_persist(number);
+                assert!(disk.end_persist(number), "no fault was asked for");
                 follow_up.push_back(Event::Persisted { number });
             }
             Action::Append { batches } => {
-                self.oracle.appending(node, disk, &batches).unwrap();
-                disk.append(batches);
+                expect_held(self.oracle.appending(node, disk, &batches));
+                disk.append(&batches).unwrap();
             }
             Action::Truncate { end } => {
-                self.oracle.truncating(node, end).unwrap();
-                disk.truncate(end);
+                expect_held(self.oracle.truncating(node, end, false));
+                disk.truncate(end).unwrap();
             }
             Action::Flush { generation } => {
-                disk.begin_flush(generation);
-                if !*lazy {
-                    Stage::end_flushes(disk, follow_up);
-                }
+                disk.want_flush(generation);
+                actor.start_flush();
             }
             Action::Read { to, epoch, from, max_bytes } => {
-                let batches = disk.read(from, max_bytes);
+                let batches = disk.read(from, max_bytes).unwrap();
                 follow_up.push_back(Event::Read { to, epoch, from, batches });
             }
             Action::Send(envelope) => {
-                self.oracle.sending(node, disk, &envelope).unwrap();
+                expect_held(self.oracle.sending(node, disk, &envelope));
                 self.post.push(envelope);
             }
             Action::Reply { request, result } => {
                 if let Ok(acknowledged) = &result {
                     let sequence = self.sequences[&request];
-                    self.oracle.acknowledging(node, ProducerId(1), sequence, acknowledged).unwrap();
+                    let told = self.oracle.acknowledging(node, ProducerId(1), sequence, acknowledged);
+                    expect_held(told);
                 }
                 self.replies.insert(request, result);
             }
-            Action::Report { .. } => {}
-        }
-    }
-
-    fn end_flushes(disk: &mut Disk, follow_up: &mut VecDeque<Event>) {
-        while let Some((flush, _)) = disk.end_flush() {
-            follow_up.push_back(Event::Flushed { generation: flush.generation, end: flush.end });
+            Action::Report { term, complete, .. } => {
+                if complete {
+                    self.completed.push(term);
+                }
+            }
         }
     }
 
@@ -213,9 +250,10 @@ impl Stage {
 
     /// The flushes of this node end, and no more wait.
     pub(crate) fn flush(&mut self, node: usize) {
-        let Actor { disk, follow_up, lazy, .. } = &mut self.actors[node];
-        *lazy = false;
-        Stage::end_flushes(disk, follow_up);
+        let actor = &mut self.actors[node];
+        actor.lazy = false;
+        actor.follow_up.extend(actor.disk.end_flush());
+        actor.start_flush();
         self.drain(node);
     }
 
@@ -243,45 +281,9 @@ impl Stage {
         matches!(self.reply(request), Some(Ok(_)))
     }
 
-    /// Takes the oldest such message out of the post.
-    pub(crate) fn take(&mut self, from: usize, to: usize, kind: Kind) -> Envelope {
-        let ends = (broker_id(from), broker_id(to));
-        let matching = |envelope: &Envelope| {
-            (envelope.from.broker, envelope.to.broker) == ends && is_kind(&envelope.message, kind)
-        };
-        let at = self.post.iter().position(matching);
-        let at = at.unwrap_or_else(|| panic!("no {kind:?} from {from} to {to} in {:?}", self.post));
-        self.post.remove(at)
-    }
-
-    /// Delivers the oldest such message, and gives a copy of it for later.
-    pub(crate) fn deliver(&mut self, from: usize, to: usize, kind: Kind) -> Envelope {
-        let envelope = self.take(from, to, kind);
-        self.receive(envelope.clone());
-        envelope
-    }
-
-    /// Delivers a message that was taken, or delivers it again.
-    pub(crate) fn receive(&mut self, envelope: Envelope) {
-        self.tell(node_of(envelope.to.broker), Event::Receive(envelope));
-    }
-
-    /// Delivers everything between these nodes until nothing more is said.
-    pub(crate) fn exchange(&mut self, nodes: &[usize]) {
-        for _ in 0..1000 {
-            let between = |envelope: &Envelope| {
-                nodes.contains(&node_of(envelope.from.broker)) && nodes.contains(&node_of(envelope.to.broker))
-            };
-            let Some(at) = self.post.iter().position(between) else { return };
-            let envelope = self.post.remove(at);
-            self.receive(envelope);
-        }
-        panic!("they never stop talking: {:?}", self.post);
-    }
-
-    /// Everything in the post is lost.
-    pub(crate) fn lose_post(&mut self) {
-        self.post.clear();
+    /// Whether the leader of a term said that its change of the set is complete (R3).
+    pub(crate) fn is_complete(&self, term: u32) -> bool {
+        self.completed.contains(&Term(term))
     }
 
     /// Time goes by, and this node's timer fires.
@@ -315,18 +317,21 @@ impl Stage {
         let actor = &mut self.actors[node];
         actor.runs += 1;
         actor.follow_up.clear();
-        let (state, epochs, producers) = actor.disk.load().expect("it had been assigned");
-        self.oracle.reloaded(node, &actor.disk).unwrap();
+        let kept = actor.disk.flushed();
+        let found = actor.disk.open().unwrap().expect("it had been assigned");
+        expect_held(self.oracle.reloaded(node, kept, &found));
         let loaded = Loaded {
             me,
-            incarnation: Incarnation(node as u64 * 100 + actor.runs),
-            state,
-            epochs,
-            producers,
-            high_watermark: actor.disk.watermark(),
-            tail_lost: actor.disk.tail_lost(),
+            incarnation: self.incarnation(node),
+            state: found.state,
+            epochs: found.epochs,
+            producers: found.producers,
+            high_watermark: found.watermark,
+            tail_lost: found.tail_lost,
+            damaged: found.quarantined,
+            life: 0,
         };
-        actor.replica = Some(Replica::new(self.now, config, loaded));
+        self.actors[node].replica = Some(Replica::new(self.now, config, loaded));
         self.drain(node);
     }
 

@@ -6,9 +6,22 @@ use holdfast_core::replication::ProduceError;
 
 use super::stage::{A, B, C, Kind, Stage};
 
+super::schedules! {
+    batches_of_an_earlier_epoch_are_not_counted_before_the_marker,
+    a_copied_batch_without_the_marker_is_not_committed,
+    the_newer_epoch_beats_an_equally_long_log,
+    a_longer_log_of_an_earlier_epoch_is_cut,
+    a_late_diverge_cuts_nothing,
+    an_acknowledged_batch_above_the_own_watermark_is_kept,
+    data_applies_once,
+    a_leader_without_a_majority_commits_nothing,
+    a_duplicate_is_not_acknowledged_before_the_commit,
+    a_promise_survives_a_restart,
+}
+
 /// R26, R16: x of epoch 1 is only on A. B leads 2 and appends y alone; A leads 3 and copies x to C. x must not count as
 /// committed before the marker of 3 does: B leads 4 with C, and its y is newer.
-#[test]
+#[cfg_attr(test, test)]
 fn batches_of_an_earlier_epoch_are_not_counted_before_the_marker() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     let x = stage.produce(A, 0);
@@ -34,7 +47,7 @@ fn batches_of_an_earlier_epoch_are_not_counted_before_the_marker() {
 
 /// R26 with the old leader's data on two logs by copy only: the copier crashes right after the follower has x but not
 /// the marker. Nobody may have been told that x is committed.
-#[test]
+#[cfg_attr(test, test)]
 fn a_copied_batch_without_the_marker_is_not_committed() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.produce(A, 0); // x at offset 1, on A only
@@ -72,7 +85,7 @@ fn a_copied_batch_without_the_marker_is_not_committed() {
 }
 
 /// R14: B leads 2 from empty logs and commits y on B and C. A, older and as long, leads 3 with B: B's log must win.
-#[test]
+#[cfg_attr(test, test)]
 fn the_newer_epoch_beats_an_equally_long_log() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.produce(A, 0); // on A only
@@ -89,7 +102,7 @@ fn the_newer_epoch_beats_an_equally_long_log() {
 
 /// R19, R20 (finding): a deposed leader with a longer log than its successor hears where to cut, without waiting for
 /// the successor's log to outgrow its own.
-#[test]
+#[cfg_attr(test, test)]
 fn a_longer_log_of_an_earlier_epoch_is_cut() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     for sequence in 0..5 {
@@ -107,7 +120,7 @@ fn a_longer_log_of_an_earlier_epoch_is_cut() {
 
 /// R23, R22: A cuts its tail, follows B, and acknowledges B's marker, which commits it; A has not heard of that. The
 /// Diverge that it obeyed arrives once more. It must not cut again.
-#[test]
+#[cfg_attr(test, test)]
 fn a_late_diverge_cuts_nothing() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.produce(A, 0);
@@ -135,7 +148,7 @@ fn a_late_diverge_cuts_nothing() {
 
 /// R23: B acknowledged x and has not heard that it is committed. It meets leader C of term 2, who has x too, through a
 /// longer detour; x must still be there when C dies.
-#[test]
+#[cfg_attr(test, test)]
 fn an_acknowledged_batch_above_the_own_watermark_is_kept() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     let x = stage.produce(A, 0);
@@ -151,7 +164,7 @@ fn an_acknowledged_batch_above_the_own_watermark_is_kept() {
 }
 
 /// R22: the same Data twice appends once.
-#[test]
+#[cfg_attr(test, test)]
 fn data_applies_once() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.produce(A, 0);
@@ -162,7 +175,7 @@ fn data_applies_once() {
 }
 
 /// R13, R9: a leader that was cut off cannot commit, and learns so when it meets the new one.
-#[test]
+#[cfg_attr(test, test)]
 fn a_leader_without_a_majority_commits_nothing() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     let x = stage.produce(A, 0);
@@ -180,7 +193,7 @@ fn a_leader_without_a_majority_commits_nothing() {
 }
 
 /// R40: x is only on A when its retry comes; the retry is not acknowledged, and x goes with A's leadership.
-#[test]
+#[cfg_attr(test, test)]
 fn a_duplicate_is_not_acknowledged_before_the_commit() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     let (x, retry) = (stage.produce(A, 0), stage.produce(A, 0));
@@ -197,7 +210,7 @@ fn a_duplicate_is_not_acknowledged_before_the_commit() {
 }
 
 /// R8: C promises 2, restarts, and still refuses A's batch of epoch 1.
-#[test]
+#[cfg_attr(test, test)]
 fn a_promise_survives_a_restart() {
     let mut stage = Stage::led_by(Durability::Disk, A);
     stage.appoint(2, B, &[B]);

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use holdfast_core::LeaderEpoch;
-use holdfast_core::metadata::{ClusterMap, Partition, Topic};
+use holdfast_core::metadata::{ClusterMap, Partition, Register, Topic};
+use holdfast_core::{LeaderEpoch, ReplicaId};
 use holdfast_proto::v1::PartitionState;
 use serde_json::{Value, json};
 
@@ -63,6 +63,7 @@ impl View<'_> {
             "HIGH-WATERMARK",
             "LOG-END",
             "SIZE",
+            "MOVING",
         ]);
         for partition in self.map.partitions_of(topic.id) {
             rows.add_row(self.row(partition));
@@ -70,7 +71,7 @@ impl View<'_> {
         print_table(&rows)
     }
 
-    fn row(&self, partition: &Partition) -> [String; 9] {
+    fn row(&self, partition: &Partition) -> [String; 10] {
         let state = self.state_of(partition);
         let shown = |value: fn(&PartitionState) -> String| state.map_or_else(|| "?".to_owned(), value);
         let replicas = partition.register.set.iter().map(|replica| self.place(replica.broker.0));
@@ -84,7 +85,30 @@ impl View<'_> {
             shown(|state| state.high_watermark.to_string()),
             shown(|state| state.log_end_offset.to_string()),
             shown(|state| bytes(state.size_bytes)),
+            self.moving(partition),
         ]
+    }
+
+    /// What is under way with its replicas.
+    fn moving(&self, partition: &Partition) -> String {
+        let Register { set, prev, target, .. } = &partition.register;
+        let places = |replicas: Vec<ReplicaId>| {
+            replicas.iter().map(|replica| self.place(replica.broker.0)).collect::<Vec<_>>().join(" ")
+        };
+        let missing = |all: &[ReplicaId], from: &[ReplicaId]| {
+            all.iter().copied().filter(|replica| !from.contains(replica)).collect::<Vec<_>>()
+        };
+        match (prev, target) {
+            (Some(prev), _) => format!("leaving {}", places(missing(prev, set))),
+            (None, Some(target)) => {
+                format!(
+                    "{} catching up, then without {}",
+                    places(missing(target, set)),
+                    places(missing(set, target))
+                )
+            }
+            (None, None) => "-".to_owned(),
+        }
     }
 
     fn leader(&self, partition: &Partition, state: Option<&PartitionState>) -> String {
@@ -146,12 +170,20 @@ impl View<'_> {
             "active": state.is_some_and(|state| state.active),
             "epoch": epoch(partition, state),
             "replicas": replicas,
+            "target": brokers(partition.register.target.as_deref()),
+            "prev": brokers(partition.register.prev.as_deref()),
+            "learners": partition.register.learners().map(|replica| replica.broker.0).collect::<Vec<_>>(),
+            "unclean": partition.register.unclean,
             "log_start_offset": state.map(|state| state.log_start_offset),
             "high_watermark": state.map(|state| state.high_watermark),
             "log_end_offset": state.map(|state| state.log_end_offset),
             "size_bytes": state.map(|state| state.size_bytes),
         })
     }
+}
+
+fn brokers(set: Option<&[ReplicaId]>) -> Option<Vec<u32>> {
+    set.map(|set| set.iter().map(|replica| replica.broker.0).collect())
 }
 
 /// `term.run` as the leader has it; where it is silent, the term it was appointed for.

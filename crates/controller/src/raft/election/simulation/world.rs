@@ -1,0 +1,450 @@
+//! A network and a small Raft around the machines; a step is a millisecond.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::*;
+
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// openraft's ticks, with a heartbeat interval of 50 ms.
+const BEAT: u64 = 75;
+const LEASE: u64 = 101;
+/// How often it is looked which links work.
+const LINKS: u64 = 5;
+
+/// A vote as openraft orders them: term, candidate, whether a majority gave it.
+type Ballot = (u64, u64, bool);
+
+enum Message {
+    Ask { sent: u64, seen: Option<Account> },
+    Answer { sent: u64, account: Account },
+    Refusal,
+    Beat { ballot: Ballot, log: LastLog, sent: u64 },
+    Obey { term: u64, sent: u64 },
+    Higher { ballot: Ballot },
+    Request { ballot: Ballot, log: Option<LastLog>, sent: u64 },
+    Grant { ballot: Ballot, sent: u64 },
+}
+
+/// Something that goes wrong.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The process is gone, and its address refuses connections.
+    Kill(usize),
+    /// It is back, with what was on its disk.
+    Restart(usize),
+    /// It does not run for so many milliseconds.
+    Pause(usize, u64),
+    /// What the first sends does not reach the second.
+    Cut(usize, usize),
+    /// All cuts end.
+    Mend,
+}
+
+struct Node {
+    election: Election,
+    ballot: Ballot,
+    /// When the ballot was last confirmed; its lease, where a majority gave it.
+    touched: u64,
+    leading: bool,
+    log: Option<LastLog>,
+    grants: BTreeSet<usize>,
+    next_beat: u64,
+    next_look: u64,
+    alive: bool,
+    paused_until: u64,
+    /// Own questions: since when outstanding, and the last answer.
+    asked: BTreeMap<usize, (u64, Option<Account>)>,
+    /// When to ask again.
+    ask_at: BTreeMap<usize, u64>,
+    /// Others' questions that wait for news.
+    held: BTreeMap<usize, (u64, u64, Account)>,
+}
+
+pub(super) struct World {
+    pub(super) now: u64,
+    /// Time, who, and in which term.
+    pub(super) stands: Vec<(u64, usize, u64)>,
+    start: Instant,
+    seed: u64,
+    state: u64,
+    loss: u64,
+    nodes: Vec<Node>,
+    mail: BTreeMap<(u64, u64), (usize, usize, Message)>,
+    posted: u64,
+    cuts: BTreeSet<(usize, usize)>,
+    /// When each link last worked, by direction.
+    worked: Vec<Vec<u64>>,
+    /// Since when the leader of the time has been well connected.
+    healthy: Option<(usize, u64)>,
+}
+
+fn id(index: usize) -> ControllerId {
+    ControllerId(index as u64 + 1)
+}
+
+impl World {
+    pub(super) fn new(seed: u64, voters: usize, loss: u64) -> Self {
+        let start = Instant::now();
+        let mut world = World {
+            now: 0,
+            stands: Vec::new(),
+            start,
+            seed,
+            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            loss,
+            nodes: Vec::new(),
+            mail: BTreeMap::new(),
+            posted: 0,
+            cuts: BTreeSet::new(),
+            worked: vec![vec![0; voters]; voters],
+            healthy: None,
+        };
+        let first = Some(LastLog { term: 0, leader: 0, index: 0 });
+        world.nodes = (0..voters).map(|index| world.node(index, voters, (0, 0, false), first)).collect();
+        world
+    }
+
+    fn node(&self, index: usize, voters: usize, ballot: Ballot, log: Option<LastLog>) -> Node {
+        let others = (0..voters).filter(|&other| other != index);
+        // openraft leads again at once where it led before.
+        let leading = ballot.2 && ballot.1 == id(index).0;
+        Node {
+            election: Election::new(self.at(self.now), id(index), (0..voters).map(id), Timing::of(TIMEOUT)),
+            ballot,
+            touched: 0,
+            leading,
+            log,
+            grants: BTreeSet::new(),
+            next_beat: self.now,
+            next_look: self.now,
+            alive: true,
+            paused_until: 0,
+            asked: BTreeMap::new(),
+            ask_at: others.map(|other| (other, self.now)).collect(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    pub(super) fn random(&mut self, below: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % below
+    }
+
+    pub(super) fn random_fault(&mut self) -> Fault {
+        let (one, other) =
+            (self.random(self.nodes.len() as u64) as usize, self.random(self.nodes.len() as u64));
+        match self.random(6) {
+            0 => Fault::Kill(one),
+            1 => Fault::Restart(one),
+            2 => Fault::Pause(one, self.random(2000)),
+            3 => Fault::Mend,
+            _ => Fault::Cut(one, other as usize),
+        }
+    }
+
+    pub(super) fn apply(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill(index) => {
+                self.nodes[index].alive = false;
+                let askers: Vec<usize> = (0..self.nodes.len()).filter(|&other| other != index).collect();
+                for asker in askers {
+                    if self.nodes[asker].asked.contains_key(&index) {
+                        self.post(index, asker, Message::Refusal);
+                    }
+                }
+            }
+            Fault::Restart(index) if !self.nodes[index].alive => {
+                let Node { ballot, log, .. } = self.nodes[index];
+                self.nodes[index] = self.node(index, self.nodes.len(), ballot, log);
+            }
+            Fault::Restart(_) => {}
+            Fault::Pause(index, ms) => self.nodes[index].paused_until = self.now + ms,
+            Fault::Cut(from, to) => self.cut(from, to, true),
+            Fault::Mend => self.cuts.clear(),
+        }
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize, cut: bool) {
+        if cut && from != to {
+            self.cuts.insert((from, to));
+        }
+    }
+
+    /// Everything works from here on.
+    pub(super) fn heal(&mut self) {
+        self.cuts.clear();
+        self.loss = 0;
+        for index in 0..self.nodes.len() {
+            self.nodes[index].paused_until = self.now;
+            self.apply(Fault::Restart(index));
+        }
+    }
+
+    pub(super) fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += 1;
+            if self.now.is_multiple_of(LINKS) {
+                self.note_links();
+            }
+            self.deliver();
+            for index in 0..self.nodes.len() {
+                if self.runs(index) {
+                    self.step(index);
+                }
+            }
+        }
+    }
+
+    fn runs(&self, index: usize) -> bool {
+        self.nodes[index].alive && self.nodes[index].paused_until <= self.now
+    }
+
+    fn linked(&self, from: usize, to: usize) -> bool {
+        self.runs(from) && self.runs(to) && !self.cuts.contains(&(from, to))
+    }
+
+    /// Who is in the role of a leader, in the highest term there is, and has a majority behind it.
+    pub(super) fn leaders(&self) -> Vec<usize> {
+        let leads = |index: &usize| self.runs(*index) && self.nodes[*index].election.leads(self.at(self.now));
+        (0..self.nodes.len()).filter(leads).collect()
+    }
+
+    pub(super) fn leader(&self) -> usize {
+        self.leaders()[0]
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.nodes.iter().map(|node| node.ballot.0).max().unwrap()
+    }
+
+    pub(super) fn all_believe(&self) -> bool {
+        let leader = self.leader();
+        self.nodes.iter().all(|node| node.election.leader(self.at(self.now)) == Some(id(leader)))
+    }
+
+    /// Keeps what the rules at a stand are judged by.
+    fn note_links(&mut self) {
+        let count = self.nodes.len();
+        for from in 0..count {
+            for to in 0..count {
+                // What is sent to one that pauses waits in its socket.
+                if self.nodes[to].alive && !self.cuts.contains(&(from, to)) {
+                    self.worked[from][to] = self.now;
+                }
+            }
+        }
+        let leading = self.leaders().first().copied();
+        let well = leading.filter(|&leader| {
+            let both = |&other: &usize| self.linked(leader, other) && self.linked(other, leader);
+            (0..count).filter(both).count() > count / 2
+        });
+        self.healthy = match (well, self.healthy) {
+            (Some(leader), Some((before, since))) if leader == before => Some((leader, since)),
+            (Some(leader), _) => Some((leader, self.now)),
+            (None, _) => None,
+        };
+    }
+
+    fn post(&mut self, from: usize, to: usize, message: Message) {
+        if self.cuts.contains(&(from, to)) || self.random(100) < self.loss {
+            return;
+        }
+        let due = self.now + 1 + self.random(3);
+        self.posted += 1;
+        self.mail.insert((due, self.posted), (from, to, message));
+    }
+
+    fn deliver(&mut self) {
+        while let Some(entry) = self.mail.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let (from, to, message) = entry.remove();
+            if self.nodes[to].paused_until > self.now {
+                // It waits in the socket.
+                self.posted += 1;
+                self.mail.insert((self.nodes[to].paused_until, self.posted), (from, to, message));
+            } else if self.nodes[to].alive {
+                self.take(from, to, message);
+            } else if matches!(message, Message::Ask { .. }) {
+                self.post(to, from, Message::Refusal);
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        let waits = node.ask_at.values().chain(node.held.values().map(|(_, due, _)| due)).min();
+        let beat = if node.leading { node.next_beat } else { u64::MAX };
+        if node.next_look.min(beat).min(*waits.unwrap_or(&u64::MAX)) > self.now {
+            return;
+        }
+        self.note(index);
+        if self.nodes[index].next_look <= self.now {
+            let now = self.at(self.now);
+            let look = self.nodes[index].election.look(now);
+            let next = look.next.saturating_duration_since(self.start).as_millis() as u64;
+            self.nodes[index].next_look = next.max(self.now + 1);
+            if look.stand {
+                self.stand(index);
+            }
+        }
+        if self.nodes[index].leading && self.nodes[index].next_beat <= self.now {
+            self.beat(index);
+        }
+        self.answer_held(index);
+        self.ask(index);
+    }
+
+    fn note(&mut self, index: usize) {
+        let now = self.at(self.now);
+        let node = &mut self.nodes[index];
+        let (term, leader, committed) = node.ballot;
+        let leader = committed.then_some(ControllerId(leader));
+        node.election
+            .note(now, Facts { term, leader, leading: node.leading, voter: true, last_log: node.log });
+    }
+
+    fn stand(&mut self, index: usize) {
+        let term = self.nodes[index].ballot.0 + 1;
+        self.stands.push((self.now, index, term));
+        self.judge(index);
+        let ballot = (term, id(index).0, false);
+        let node = &mut self.nodes[index];
+        (node.ballot, node.touched, node.grants) = (ballot, self.now, BTreeSet::from([index]));
+        let log = node.log;
+        for to in (0..self.nodes.len()).filter(|&to| to != index) {
+            self.post(index, to, Message::Request { ballot, log, sent: self.now });
+        }
+    }
+
+    /// ELE-1 and ELE-2, as seen from outside.
+    fn judge(&self, index: usize) {
+        let window = Timing::of(TIMEOUT).window().as_millis() as u64;
+        let recent = |from: usize, to: usize| self.worked[from][to] + window + LINKS >= self.now;
+        let near =
+            (0..self.nodes.len()).filter(|&other| recent(index, other) && recent(other, index)).count();
+        let (seed, now) = (self.seed, self.now);
+        assert!(near > self.nodes.len() / 2, "seed {seed}: {index} stands at {now} though it is cut off");
+        if let (Some((leader, since)), 0) = (self.healthy, self.loss) {
+            let long = since + 1000 < self.now;
+            assert!(!long, "seed {seed}: {index} stands at {now}, and {leader} led well since {since}");
+        }
+    }
+
+    fn beat(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.next_beat = self.now + BEAT;
+        let (ballot, log) = (node.ballot, node.log.unwrap());
+        for to in (0..self.nodes.len()).filter(|&to| to != index) {
+            self.post(index, to, Message::Beat { ballot, log, sent: self.now });
+        }
+    }
+
+    fn ask(&mut self, index: usize) {
+        let due: Vec<usize> =
+            self.nodes[index].ask_at.iter().filter(|(_, at)| **at <= self.now).map(|(&to, _)| to).collect();
+        for to in due {
+            let seen = self.nodes[index].asked.get(&to).and_then(|(_, seen)| *seen);
+            // The next time only if no answer comes.
+            let patience = Timing::of(TIMEOUT).hold.as_millis() as u64 * 3;
+            self.nodes[index].ask_at.insert(to, self.now + patience);
+            self.nodes[index].asked.insert(to, (self.now, seen));
+            self.post(index, to, Message::Ask { sent: self.now, seen });
+        }
+    }
+
+    fn answer_held(&mut self, index: usize) {
+        let account = self.nodes[index].election.account(self.at(self.now));
+        let held = std::mem::take(&mut self.nodes[index].held);
+        for (from, (sent, due, seen)) in held {
+            if due <= self.now || seen.news() != account.news() {
+                self.post(index, from, Message::Answer { sent, account });
+            } else {
+                self.nodes[index].held.insert(from, (sent, due, seen));
+            }
+        }
+    }
+
+    fn take(&mut self, from: usize, to: usize, message: Message) {
+        let now = self.at(self.now);
+        self.note(to);
+        self.nodes[to].next_look = self.now;
+        match message {
+            Message::Ask { sent, seen } => {
+                let hold = seen.map_or(0, |_| Timing::of(TIMEOUT).hold.as_millis() as u64);
+                let seen = seen.unwrap_or_else(|| self.nodes[to].election.account(now));
+                self.nodes[to].held.insert(from, (sent, self.now + hold, seen));
+            }
+            Message::Answer { sent, account } => {
+                if self.nodes[to].asked.get(&from).is_some_and(|(asked, _)| *asked == sent) {
+                    let asked = self.at(sent);
+                    self.nodes[to].election.answered(now, id(from), asked, account);
+                    self.nodes[to].asked.insert(from, (sent, Some(account)));
+                    self.nodes[to].ask_at.insert(from, self.now);
+                }
+            }
+            Message::Refusal => {
+                self.nodes[to].election.failed(now, id(from));
+                let pause = self.random(50);
+                let first = self.nodes[to].asked.remove(&from).is_some_and(|(_, seen)| seen.is_some());
+                self.nodes[to].ask_at.insert(from, self.now + if first { 0 } else { pause });
+            }
+            Message::Beat { ballot, log, sent } => self.take_beat(from, to, ballot, log, sent),
+            Message::Obey { term, sent } => {
+                let sent = self.at(sent);
+                self.nodes[to].election.acked(id(from), term, sent);
+            }
+            Message::Higher { ballot } => self.adopt(to, (ballot.0, ballot.1, false)),
+            Message::Request { ballot, log, sent } => {
+                let node = &self.nodes[to];
+                let leased = node.ballot.2 && self.now <= node.touched + LEASE;
+                if !leased && log >= node.log && ballot >= node.ballot {
+                    self.adopt(to, ballot);
+                    self.post(to, from, Message::Grant { ballot, sent });
+                }
+            }
+            Message::Grant { ballot, sent } => {
+                let majority = self.nodes.len() / 2 + 1;
+                let (sent, node) = (self.at(sent), &mut self.nodes[to]);
+                node.election.acked(id(from), ballot.0, sent);
+                if node.ballot == ballot && !node.leading {
+                    node.grants.insert(from);
+                    if node.grants.len() >= majority {
+                        node.ballot.2 = true;
+                        node.leading = true;
+                        let index = node.log.map_or(0, |log| log.index + 1);
+                        node.log = Some(LastLog { term: ballot.0, leader: ballot.1, index });
+                        node.next_beat = self.now;
+                    }
+                }
+            }
+        }
+        self.note(to);
+    }
+
+    fn take_beat(&mut self, from: usize, to: usize, ballot: Ballot, log: LastLog, sent: u64) {
+        if ballot < self.nodes[to].ballot {
+            let ballot = self.nodes[to].ballot;
+            return self.post(to, from, Message::Higher { ballot });
+        }
+        self.adopt(to, ballot);
+        self.note(to);
+        let now = self.at(self.now);
+        self.nodes[to].election.heard(now, id(from));
+        self.nodes[to].log = Some(log);
+        self.post(to, from, Message::Obey { term: ballot.0, sent });
+    }
+
+    fn adopt(&mut self, index: usize, ballot: Ballot) {
+        let node = &mut self.nodes[index];
+        if ballot >= node.ballot {
+            node.leading &= ballot == node.ballot;
+            (node.ballot, node.touched) = (ballot, self.now);
+        }
+    }
+}
