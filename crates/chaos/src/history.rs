@@ -1,12 +1,14 @@
-//! The history of a run, as the checker reads it: written from many tasks, in the order that things happened.
+//! The history of a run, as the checker reads it: written from many tasks, in the order that things happened. What another
+//! program tells comes late through its pipe, and gets its place by its time in the end.
 
 use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use holdfast_checker::history::{
-    Edge, Event, Key, Poll, PollStage, RecordError, Recorder, Recording, Send, SendStage, What,
+    Edge, Event, Key, Poll, PollStage, Reader, RecordError, Recorder, Recording, Send, SendStage, What,
+    Writer,
 };
 
 use crate::clock::Micros;
@@ -22,6 +24,9 @@ pub(crate) struct History {
     keys: Vec<Key>,
     /// Held while an event gets its time and its place, so that both are in one order.
     order: Mutex<()>,
+    /// What other programs saw. A few events a second.
+    adopted: Mutex<Vec<Event>>,
+    path: Option<PathBuf>,
     broken: OnceLock<RecordError>,
 }
 
@@ -30,7 +35,8 @@ impl History {
     pub(crate) fn create(path: &Path, topic: &str, partitions: u32) -> Result<History, ChaosError> {
         let what = || format!("creating {}", path.display());
         let file = File::create(path).map_err(ChaosError::io(what()))?;
-        History::write_to(file, topic, partitions)
+        let history = History::write_to(file, topic, partitions)?;
+        Ok(History { path: Some(path.to_owned()), ..history })
     }
 
     /// Writes anywhere.
@@ -46,6 +52,8 @@ impl History {
             recording: Mutex::new(Some(recording)),
             keys: (0..partitions).map(|partition| format!("{topic}/{partition}").into()).collect(),
             order: Mutex::default(),
+            adopted: Mutex::default(),
+            path: None,
             broken: OnceLock::new(),
         })
     }
@@ -58,7 +66,15 @@ impl History {
         broken.map_err(|error| ChaosError::Io {
             what: "recording history".to_owned(),
             source: std::io::Error::other(chain(&error)),
-        })
+        })?;
+        let mut adopted = std::mem::take(&mut *lock(&self.adopted));
+        match &self.path {
+            Some(path) if !adopted.is_empty() => {
+                adopted.sort_by_key(|event| event.at_us);
+                merge(path, &adopted).map_err(ChaosError::io(format!("ordering {}", path.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A record is about to be sent.
@@ -131,9 +147,8 @@ impl History {
     }
 
     /// What another program saw, at its time: our clocks are one.
-    pub(crate) fn adopt(&self, event: &Event) {
-        let _order = lock(&self.order);
-        self.record(event);
+    pub(crate) fn adopt(&self, event: Event) {
+        lock(&self.adopted).push(event);
     }
 
     fn note(&self, process: u64, op: u64, what: What) -> Micros {
@@ -152,5 +167,48 @@ impl History {
 
     fn key(&self, partition: u32) -> Key {
         self.keys.get(partition as usize).cloned().unwrap_or_else(|| partition.to_string().into())
+    }
+}
+
+/// Puts events, ordered by time, into a file that is.
+fn merge(path: &Path, adopted: &[Event]) -> std::io::Result<()> {
+    let merged = path.with_extension("merged");
+    let mut writer = Writer::new(BufWriter::new(File::create(&merged)?));
+    let mut rest = adopted.iter().peekable();
+    for event in Reader::new(BufReader::new(File::open(path)?)) {
+        let (_, event) = event.map_err(std::io::Error::other)?;
+        while let Some(earlier) = rest.next_if(|adopted| adopted.at_us < event.at_us) {
+            writer.write(earlier)?;
+        }
+        writer.write(&event)?;
+    }
+    rest.try_for_each(|event| writer.write(event))?;
+    writer.finish()?;
+    std::fs::rename(merged, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What came through a pipe after it had been read by somebody else stands before that, as it happened.
+    #[test]
+    fn adopted_events_stand_where_they_happened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("history.jsonl"), folder.path().join("other.jsonl"));
+        let history = History::create(&file, "t", 1).unwrap();
+        let elsewhere = History::create(&other, "t", 1).unwrap();
+        elsewhere.send_invoked(Sent { process: 7, op: 1, partition: 0, value: 42 });
+        elsewhere.finish().unwrap();
+        while Micros::now() <= Micros(read(&other)[0].at_us) {}
+        history.polled(8, 2, 0, vec![(0, 42)], 1);
+        read(&other).into_iter().for_each(|event| history.adopt(event));
+        history.finish().unwrap();
+        let processes: Vec<u64> = read(&file).iter().map(|event| event.process).collect();
+        assert_eq!(processes, [7, 8]);
+    }
+
+    fn read(path: &Path) -> Vec<Event> {
+        Reader::new(BufReader::new(File::open(path).unwrap())).map(|event| event.unwrap().1).collect()
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn inject(stage: &mut Stage<'_>) -> Result<Struck, ChaosError> 
     let to = stage.healed().await?;
     stage.end("black-hole", Some(zone));
     let acked = inside.acked_between(cut.after(IN_FLIGHT), mending);
-    inside.stop().await;
+    inside.stop().await?;
     attached.stop().await;
     let checks = vec![Check::of("the cut zone acknowledges nothing", acked == 0, format!("{acked} acks"))];
     Ok(Struck { zone: Some(zone), moved, checks, ..Struck::over(from, to) })

@@ -1,15 +1,15 @@
 //! A probe inside a zone: this program runs itself in the zone's namespace, so that its packets are cut with the zone's.
-//! It writes its history to a pipe, and the runner adds that to its own.
+//! It writes its history to a pipe, and the runner adds that to its own. The end of its input tells it to end.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_checker::history::{Reader, SendStage, What};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::ProbeArgs;
 use crate::clock::Micros;
@@ -29,6 +29,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const START: Duration = Duration::from_secs(15);
 /// Pause between two looks whether it was.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long it waits in the end for what is on its way, and the runner for its end.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+const END: Duration = Duration::from_secs(10);
 
 /// A probe that runs in a zone.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Inside {
         command.args(["probe", "--topic", &load.topic, "--zone", zone.name()]);
         command.args(["--bootstrap", &network.bootstrap().join(",")]);
         command.args(["--after-process", &process.to_string(), "--after-value", &value.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(ChaosError::io("starting a probe in a zone"))?;
         let acked = Arc::new(Mutex::new(Vec::new()));
         let output = child.stdout.take().map(BufReader::new);
@@ -73,11 +76,19 @@ impl Inside {
         lock(&self.acked).iter().filter(|at| (from..to).contains(at)).count()
     }
 
-    /// Ends it; what it was not told of stays unknown.
-    pub(crate) async fn stop(mut self) {
+    /// Ends it, and takes in what it still has to tell; what it was not told of stays unknown.
+    pub(crate) async fn stop(mut self) -> Result<(), ChaosError> {
+        drop(self.child.stdin.take());
+        let told = timeout(END, &mut self.listener).await;
         // One that has ended already is as gone as it should be.
         let _ = self.child.kill().await;
-        let _ = self.listener.await;
+        match told {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let (what, seen) = ("the end of the probe in a zone".to_owned(), "it goes on".to_owned());
+                Err(ChaosError::Late { what, limit: END, seen })
+            }
+        }
     }
 }
 
@@ -92,21 +103,24 @@ async fn listen(output: Option<BufReader<ChildStdout>>, load: Arc<Load>, acked: 
             {
                 lock(&acked).push(Micros(event.at_us));
             }
-            load.history.adopt(&event);
+            load.history.adopt(event);
         }
         line.clear();
     }
 }
 
-/// What runs in the zone, until it is killed.
+/// What runs in the zone, until its input ends.
 pub(crate) async fn run(arguments: &ProbeArgs) -> Result<(), ChaosError> {
     let history = History::write_to(std::io::stdout(), &arguments.topic, PARTITIONS)?;
-    let load = Load {
+    let load = Arc::new(Load {
         numbers: Numbers::after(arguments.after_process, arguments.after_value),
         ..Load::new(&arguments.topic, PARTITIONS, history)
-    };
+    });
     let client = connect(&arguments.bootstrap, Some(&arguments.zone)).await?;
     let pace = Pace { interval: INTERVAL, delivery_timeout: None };
-    let _probe = Probe::start(&client, &Arc::new(load), pace).await?;
-    std::future::pending().await
+    let probe = Probe::start(&client, &load, pace).await?;
+    // An input that cannot be read has ended, too.
+    let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    probe.stop(LAST_ANSWERS).await;
+    load.history.finish()
 }
