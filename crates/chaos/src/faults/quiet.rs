@@ -7,14 +7,14 @@ use std::time::Duration;
 use holdfast_client::{Client, Record};
 use holdfast_core::metadata::TopicSpec;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::ChaosError;
 use crate::faults::{Check, Struck, at_most};
 use crate::stage::Stage;
 
-/// The topic that is written at full speed.
-const TOPIC: &str = "flood";
+/// How long one topic is written at full speed before it is deleted: an hour of it would fill the disk.
+const TOPIC_LIFE: Duration = Duration::from_secs(60);
 /// Producers of it.
 const PRODUCERS: usize = 4;
 /// Bytes of a record of it.
@@ -24,18 +24,18 @@ const BUSY_THREADS: usize = 2;
 
 /// Full load for `length`.
 pub(crate) async fn inject(stage: &mut Stage<'_>, length: Duration) -> Result<Struck, ChaosError> {
-    let flooded = stage.client.create_topic(TOPIC, TopicSpec::default()).await;
-    flooded.map_err(|error| ChaosError::client("creating the flooded topic", &error))?;
     let before = stage.observer.appointments();
     let term = stage.observer.controllers().await?.term;
     let from = stage.begin("full load", None);
     let busy = BusyThreads::start();
-    let mut producers = JoinSet::new();
-    for _ in 0..PRODUCERS {
-        producers.spawn(flood(stage.client.clone()));
+    let over = Instant::now() + length;
+    for number in 0.. {
+        let until = over.min(Instant::now() + TOPIC_LIFE);
+        flood(&stage.client, &format!("flood-{number}"), until).await?;
+        if until == over {
+            break;
+        }
     }
-    sleep(length).await;
-    producers.shutdown().await;
     drop(busy);
     let to = stage.end("full load", None);
     stage.healed().await?;
@@ -50,9 +50,22 @@ pub(crate) async fn inject(stage: &mut Stage<'_>, length: Duration) -> Result<St
     Ok(Struck { checks, ..Struck::over(from, to) })
 }
 
-/// Writes as fast as the cluster takes it, until it is aborted.
-async fn flood(client: Client) {
-    let Ok(producer) = client.producer(TOPIC).build().await else { return };
+/// Writes a topic of its own as fast as the cluster takes it, and deletes it.
+async fn flood(client: &Client, topic: &str, until: Instant) -> Result<(), ChaosError> {
+    let failed = |error| ChaosError::client("making or deleting the flooded topic", &error);
+    client.create_topic(topic, TopicSpec::default()).await.map_err(failed)?;
+    let mut producers = JoinSet::new();
+    for _ in 0..PRODUCERS {
+        producers.spawn(produce(client.clone(), topic.to_owned()));
+    }
+    sleep_until(until).await;
+    producers.shutdown().await;
+    client.delete_topic(topic).await.map_err(failed)
+}
+
+/// Until it is aborted.
+async fn produce(client: Client, topic: String) {
+    let Ok(producer) = client.producer(&topic).build().await else { return };
     let payload = vec![b'f'; SIZE];
     // Outcomes are the producer's to count: this topic is load, not evidence.
     while let Ok(pending) = producer.send(Record::new(payload.clone())).await {
