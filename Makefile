@@ -6,11 +6,13 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify lint fix test sim model mutants chaos chaos-failover bench soak image up down
+.PHONY: help verify lint fix test fuzz sim model mutants chaos chaos-failover bench soak image up down
 
 # make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
 SEEDS ?= 2000
 FROM ?= 1
+# make fuzz SECONDS=3600
+SECONDS ?= 120
 # make soak SOAK_SECONDS=3600 SOAK_SEEDS=100000
 SOAK_SECONDS ?= 600
 SOAK_SEEDS ?= 20000
@@ -49,6 +51,9 @@ test: lint ## formatting, lints, all tests, and a zone kill on real processes
 	cargo run --locked -p holdfast-sim --features mutants --bin holdfast-mutants -- --quick
 	cargo build --workspace --locked --bins
 	HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" tests/process/zone-kill
+
+fuzz: ## damaged bytes for everything that reads a disk or a network: SECONDS over all of it
+	cargo run --profile fuzz --locked -p holdfast-fuzz -- --seconds $(SECONDS)
 
 sim: ## simulated clusters with faults, a seed each: SEEDS, FROM, or SEED for one
 	cargo run --release --locked -p holdfast-sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))

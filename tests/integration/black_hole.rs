@@ -10,9 +10,10 @@ use holdfast_tests::{PATIENCE, StallProxy, TestCluster, assert_holds, eventually
 
 const TOPIC: &str = "dark";
 const PARTITIONS: u32 = 6;
-/// What a client may add to a failover: news of the new leader, and one round trip to it. Above what is aimed at (100
-/// ms) by what two busy cores may add, and far below any timeout that would get a client out of the dark otherwise.
-const CLIENTS_SHARE: Duration = Duration::from_millis(400);
+/// What a client may add to a failover: news of the new leader, and one round trip to it. Aimed at are 100 ms, which
+/// `holdfast-chaos` measures; here it is only told from the timeouts that would get a client out of the dark otherwise,
+/// on any machine.
+const CLIENTS_SHARE: Duration = Duration::from_millis(1500);
 
 /// The longest pause between acknowledgements of one partition, with probes every 20 ms.
 async fn probe(producer: Producer, partition: u32, numbers: std::ops::Range<u32>) -> Duration {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod black_hole;
+mod broken_connections;
 mod control_plane;
 mod failover;
 mod ledger;

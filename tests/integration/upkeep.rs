@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use holdfast_cli::demo::cluster::ClusterOptions;
 use holdfast_client::{Client, Producer, Record};
 use holdfast_core::metadata::{Durability, Register};
-use holdfast_core::{BrokerId, ErrorCode, PartitionId};
+use holdfast_core::{BrokerId, ErrorCode, PartitionId, ReplicaId};
 use holdfast_tests::{PATIENCE, TestCluster, assert_holds, eventually, led_in, produce, read_all};
 use tokio::task::JoinHandle;
 
@@ -313,6 +313,49 @@ async fn an_unclean_recovery_brings_a_partition_back() {
     let producer = fresh.producer("last").build().await.unwrap();
     produce(&producer, 300..400).await;
     assert_holds(&fresh, "last", 0..400).await;
+}
+
+/// The disks of two zones are lost for good. Nothing is written until an operator says so; then everything that the third
+/// one holds is there, the new disks are filled from it, and it may go, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unclean_recovery_goes_on_from_the_last_disk() {
+    let cluster = TestCluster::start().await;
+    let client = cluster.client().await;
+    cluster.create_topic(&client, "last-disk", 1, Durability::Disk).await;
+    let producer = client.producer("last-disk").build().await.unwrap();
+    produce(&producer, 0..300).await;
+    all_in_sync(&client, "last-disk").await;
+    let before = register(&client, "last-disk", 0);
+    cluster.with(|cluster| [1, 2].into_iter().for_each(|zone| cluster.kill_broker(zone))).await;
+    let order = async || client.recover_unclean("last-disk", 0, None, "test").await;
+    // Refused as long as the leader believes that it has followers. Dead is not lost: the set stays.
+    eventually("a recovery is ordered without a majority", order).await;
+    all(&client, "last-disk", "the map shows the order", |register| register.unclean).await;
+    let waits = register(&client, "last-disk", 0);
+    assert!(waits.set == before.set && waits.prev.is_none(), "{waits:?}");
+    for zone in [1, 2] {
+        std::fs::remove_dir_all(cluster.broker_dir(zone)).unwrap();
+    }
+    cluster.with(|cluster| [1, 2].into_iter().try_for_each(|zone| cluster.heal_broker(zone))).await.unwrap();
+    eventually("both brokers are back, with other disks", || async {
+        let lost = before.set.iter().filter(|&&replica| !client.map().is_kept(replica)).count();
+        if lost == 2 { Ok(()) } else { Err(format!("{lost}")) }
+    })
+    .await;
+    eventually("the recovery is ordered", order).await;
+    let fresh = cluster.client().await;
+    let producer = fresh.producer("last-disk").build().await.unwrap();
+    produce(&producer, 300..400).await;
+    assert_holds(&fresh, "last-disk", 0..400).await;
+    all(&fresh, "last-disk", "the new disks are members, and nothing else is asked", |register| {
+        let kept = |replica: &ReplicaId| fresh.map().is_kept(*replica);
+        register.set.iter().all(kept) && register.prev.is_none() && register.target.is_none()
+    })
+    .await;
+    all_in_sync(&fresh, "last-disk").await;
+    cluster.kill(0).await;
+    produce(&producer, 400..450).await;
+    assert_holds(&fresh, "last-disk", 0..450).await;
 }
 
 /// Wipes the header of the first batch of every partition: after an end in order nothing else is looked at.

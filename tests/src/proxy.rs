@@ -1,5 +1,6 @@
 //! A TCP proxy in front of one address that can be stalled: it goes on accepting and keeps every connection open, and
-//! forwards nothing, ends included. What a network does that drops every packet.
+//! forwards nothing, ends included. What a network does that drops every packet. It can also break all connections, as
+//! something between that forgets them does.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct StallProxy {
     address: String,
     upstream: watch::Sender<Option<String>>,
     stalled: Arc<watch::Sender<bool>>,
+    breaks: watch::Sender<u64>,
+    connected: watch::Receiver<u64>,
 }
 
 impl StallProxy {
@@ -27,8 +30,9 @@ impl StallProxy {
         let address = listener.local_addr().expect("it is bound").to_string();
         let (upstream, target) = watch::channel(None);
         let stalled = Arc::new(watch::Sender::new(false));
-        tokio::spawn(accept(listener, target, Arc::clone(&stalled)));
-        StallProxy { address, upstream, stalled }
+        let ((breaks, broken), (counter, connected)) = (watch::channel(0), watch::channel(0));
+        tokio::spawn(accept(listener, target, Arc::clone(&stalled), broken, counter));
+        StallProxy { address, upstream, stalled, breaks, connected }
     }
 
     /// `host:port` that callers are given.
@@ -50,18 +54,38 @@ impl StallProxy {
     pub fn resume(&self) {
         self.stalled.send_replace(false);
     }
+
+    /// All connections end, at both ends. New ones are taken.
+    pub fn break_all(&self) {
+        self.breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Connections that were taken so far.
+    pub fn connections(&self) -> u64 {
+        *self.connected.borrow()
+    }
 }
 
 async fn accept(
     listener: TcpListener,
     mut upstream: watch::Receiver<Option<String>>,
     stalled: Arc<watch::Sender<bool>>,
+    broken: watch::Receiver<u64>,
+    connected: watch::Sender<u64>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         let Ok(target) = upstream.wait_for(Option::is_some).await.map(|target| target.clone()) else {
             return;
         };
-        tokio::spawn(connect(client, target.unwrap_or_default(), stalled.subscribe()));
+        let (mut broken, stalled) = (broken.clone(), stalled.subscribe());
+        broken.mark_unchanged();
+        connected.send_modify(|connected| *connected += 1);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connect(client, target.unwrap_or_default(), stalled) => {}
+                Ok(()) = broken.changed() => {}
+            }
+        });
     }
 }
 

@@ -16,10 +16,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_core::replication::tail_is_lost;
 use holdfast_core::{BrokerId, DirId, PartitionId};
-use holdfast_log::{Fs, OpenMode, RealFs, atomic_write, create_dir_synced};
+use holdfast_log::{CachedFs, Fs, OpenMode, RealFs, atomic_write, create_dir_synced};
 use serde::{Deserialize, Serialize};
 
+const IDENTITY: &str = "broker.json";
+const LOCK: &str = "lock";
+/// The folder of the partitions' folders.
+pub(crate) const PARTITIONS: &str = "partitions";
+/// Between a partition's name and a number, in the name of a folder that was put aside.
+pub(crate) const QUARANTINE: &str = ".quarantine-";
 const FORMAT: u32 = 1;
 /// A process that was just killed may hold the lock for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -74,6 +81,12 @@ pub enum DataDirError {
         /// Something that is in it.
         found: String,
     },
+    /// Nothing says that it is a broker's.
+    #[error("{} is not a broker's data folder: there is no broker.json in it", path.display())]
+    NoIdentity {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Written by a version that this one does not know.
     #[error("{} has format {found}, this version reads format {FORMAT}: use the version that wrote it", path.display())]
     Format {
@@ -94,11 +107,26 @@ pub enum DataDirError {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Identity {
+pub(crate) struct Identity {
     format: u32,
-    cluster: String,
-    broker: BrokerId,
+    pub(crate) cluster: String,
+    pub(crate) broker: BrokerId,
     dir: DirId,
+    /// Of the rest: with another `dir` all replicas would be those of somebody else, and be deleted (R46).
+    #[serde(default)]
+    crc: Option<u32>,
+}
+
+impl Identity {
+    fn new(cluster: &str, broker: BrokerId, dir: DirId) -> Identity {
+        let identity = Identity { format: FORMAT, cluster: cluster.to_owned(), broker, dir, crc: None };
+        Identity { crc: Some(identity.checksum()), ..identity }
+    }
+
+    fn checksum(&self) -> u32 {
+        let Identity { format, cluster, broker, dir, crc: _ } = self;
+        crc32c(format!("{format} {broker} {} {cluster}", dir.0).as_bytes())
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -128,7 +156,8 @@ impl DataDir {
     pub(crate) fn open(path: &Path, cluster: &str, id: BrokerId) -> Result<DataDir, DataDirError> {
         fs::create_dir_all(path).map_err(io_error("creating", path))?;
         let lock = lock(path)?;
-        DataDir::load(Arc::new(RealFs), path, cluster, id, boot_id(), Some(lock))
+        let fs = Arc::new(CachedFs::of_process(Arc::new(RealFs)));
+        DataDir::load(fs, path, cluster, id, boot_id(), Some(lock))
     }
 
     /// On files in memory, in a boot of that name.
@@ -148,11 +177,21 @@ impl DataDir {
         lock: Option<fs::File>,
     ) -> Result<DataDir, DataDirError> {
         let identity = identity(&*fs, path, cluster, id)?;
-        create_dir_synced(&*fs, &path.join("partitions")).map_err(io_error("creating", path))?;
+        create_dir_synced(&*fs, &path.join(PARTITIONS)).map_err(io_error("creating", path))?;
+        DataDir::of(fs, path, identity.dir, boot_id, lock)
+    }
+
+    fn of(
+        fs: Arc<dyn Fs>,
+        path: &Path,
+        dir: DirId,
+        boot_id: String,
+        lock: Option<fs::File>,
+    ) -> Result<DataDir, DataDirError> {
         let last: Option<LastRun> = read_json(&*fs, &path.join("run.json"))?;
         Ok(DataDir {
             path: path.to_owned(),
-            dir: identity.dir,
+            dir,
             // A folder that was never used lost nothing.
             clean: last.as_ref().is_none_or(|last| last.clean),
             same_boot: last.is_none_or(|last| last.boot_id == boot_id),
@@ -160,6 +199,19 @@ impl DataDir {
             fs,
             _lock: lock,
         })
+    }
+
+    /// The folder of a broker that does not run, to look at: nothing in it is made or changed. `lock` is what keeps a
+    /// broker from starting on it meanwhile.
+    pub(crate) fn look_at(
+        fs: Arc<dyn Fs>,
+        path: &Path,
+        lock: Option<fs::File>,
+    ) -> Result<(DataDir, Identity), DataDirError> {
+        let missing = || DataDirError::NoIdentity { path: path.to_owned() };
+        let identity = read_identity(&*fs, path)?.ok_or_else(missing)?;
+        let dir = DataDir::of(fs, path, identity.dir, boot_id(), lock)?;
+        Ok((dir, identity))
     }
 
     /// From here on a crash is a crash: the clean mark goes, durably, before anything is written. Called once it is
@@ -183,7 +235,7 @@ impl DataDir {
 
     /// R34: whether what was written and not flushed may be gone.
     pub(crate) fn tail_lost(&self) -> bool {
-        !self.clean && !self.same_boot
+        tail_is_lost(self.clean, self.same_boot)
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -196,7 +248,7 @@ impl DataDir {
     }
 
     pub(crate) fn partition(&self, id: PartitionId) -> PathBuf {
-        self.path.join("partitions").join(id.to_string())
+        self.path.join(PARTITIONS).join(id.to_string())
     }
 
     /// Whether the partition has a folder, as far as can be told.
@@ -206,7 +258,7 @@ impl DataDir {
 
     /// Partitions that have a folder.
     pub(crate) fn partitions(&self) -> Result<Vec<PartitionId>, DataDirError> {
-        let dir = self.path.join("partitions");
+        let dir = self.path.join(PARTITIONS);
         let names = self.fs.list(&dir).map_err(io_error("listing", &dir))?;
         Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
@@ -224,10 +276,10 @@ impl DataDir {
     pub(crate) fn quarantine_partition(&self, id: PartitionId) -> Result<PathBuf, DataDirError> {
         let path = self.partition(id);
         for number in 1..u32::MAX {
-            let aside = self.path.join("partitions").join(format!("{id}.quarantine-{number}"));
+            let aside = self.path.join(PARTITIONS).join(format!("{id}{QUARANTINE}{number}"));
             if !self.fs.exists(&aside).map_err(io_error("looking for", &aside))? {
                 self.fs.rename(&path, &aside).map_err(io_error("putting aside", &path))?;
-                let parent = self.path.join("partitions");
+                let parent = self.path.join(PARTITIONS);
                 self.fs.sync_dir(&parent).map_err(io_error("syncing", &parent))?;
                 return Ok(aside);
             }
@@ -246,7 +298,7 @@ impl DataDir {
 }
 
 fn lock(path: &Path) -> Result<fs::File, DataDirError> {
-    let path_of_lock = path.join("lock");
+    let path_of_lock = path.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -267,22 +319,32 @@ fn lock(path: &Path) -> Result<fs::File, DataDirError> {
     }
 }
 
+/// Keeps brokers away from a folder of theirs while somebody looks at it, and lets others look, too. Writes nothing: where
+/// there is no lock, no broker ever ran.
+pub(crate) fn lock_to_look(path: &Path) -> Result<Option<fs::File>, DataDirError> {
+    if !path.join(IDENTITY).exists() {
+        return Err(DataDirError::NoIdentity { path: path.to_owned() });
+    }
+    let path_of_lock = path.join(LOCK);
+    let file = match fs::File::open(&path_of_lock) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("opening", &path_of_lock)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("locking", &path_of_lock)(source)),
+    }
+}
+
 fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Identity, DataDirError> {
-    let file = path.join("broker.json");
-    let Some(found) = read_json::<Identity>(fs, &file)? else {
+    let Some(found) = read_identity(fs, path)? else {
         refuse_foreign(fs, path)?;
-        let made = Identity {
-            format: FORMAT,
-            cluster: cluster.to_owned(),
-            broker: id,
-            dir: DirId(rand::random_range(1..=u64::MAX)),
-        };
-        write_json(fs, &file, &made)?;
+        let made = Identity::new(cluster, id, DirId(rand::random_range(1..=u64::MAX)));
+        write_json(fs, &path.join(IDENTITY), &made)?;
         return Ok(made);
     };
-    if found.format != FORMAT {
-        return Err(DataDirError::Format { path: file, found: found.format });
-    }
     if found.cluster != cluster || found.broker != id {
         return Err(DataDirError::Foreign {
             path: path.to_owned(),
@@ -295,10 +357,24 @@ fn identity(fs: &dyn Fs, path: &Path, cluster: &str, id: BrokerId) -> Result<Ide
     Ok(found)
 }
 
+/// Whose the folder is; `None` where nothing says so.
+fn read_identity(fs: &dyn Fs, path: &Path) -> Result<Option<Identity>, DataDirError> {
+    let file = path.join(IDENTITY);
+    match read_json::<Identity>(fs, &file)? {
+        Some(found) if found.format != FORMAT => {
+            Err(DataDirError::Format { path: file, found: found.format })
+        }
+        Some(found) if found.crc.is_some_and(|crc| crc != found.checksum()) => {
+            Err(DataDirError::Damaged { path: file, problem: "wrong checksum".to_owned() })
+        }
+        found => Ok(found),
+    }
+}
+
 /// A new folder has nothing in it but our lock, and what a new file system brings.
 fn refuse_foreign(fs: &dyn Fs, path: &Path) -> Result<(), DataDirError> {
     let names = fs.list(path).map_err(io_error("listing", path))?;
-    let strange = names.into_iter().find(|name| name != "lock" && name != "lost+found");
+    let strange = names.into_iter().find(|name| name != LOCK && name != "lost+found");
     match strange {
         None => Ok(()),
         Some(name) => Err(DataDirError::NotABrokers {
@@ -309,7 +385,7 @@ fn refuse_foreign(fs: &dyn Fs, path: &Path) -> Result<(), DataDirError> {
 }
 
 fn read(fs: &dyn Fs, path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs.open(path, OpenMode::Existing) {
+    let file = match fs.open(path, OpenMode::ReadOnly) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -335,6 +411,11 @@ fn write_json(fs: &dyn Fs, path: &Path, value: &impl Serialize) -> Result<(), Da
     atomic_write(fs, path, &bytes).map_err(io_error("writing", path))
 }
 
+/// CRC-32C, which fits 32 bits; the library's type serves longer ones too.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     let path = path.to_owned();
     move |source| DataDirError::Io { doing, path, source }
@@ -357,6 +438,23 @@ mod tests {
         let error = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap_err();
         assert!(matches!(error, DataDirError::NotABrokers { .. }), "{error}");
         assert!(!folder.path().join("broker.json").exists());
+    }
+
+    /// With another data directory id, or another format, everything in the folder would be somebody else's.
+    #[test]
+    fn a_flipped_bit_never_makes_another_identity() {
+        let fs = Arc::new(holdfast_log::MemFs::new());
+        let dir = DataDir::in_memory(fs.clone(), "boot").unwrap().dir_id();
+        let path = Path::new("/data/broker.json");
+        let good = read(&*fs, path).unwrap().unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            atomic_write(&*fs, path, &bad).unwrap();
+            if let Ok(opened) = DataDir::in_memory(fs.clone(), "boot") {
+                assert_eq!(opened.dir_id(), dir, "bit {bit}");
+            }
+        }
     }
 
     #[test]

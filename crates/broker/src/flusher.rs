@@ -3,7 +3,10 @@
 //! A few dirty partitions are flushed side by side, each by its own fdatasync. From `SYNC_ALL_ABOVE` on one syncfs(2)
 //! does for all: it was measured to be cheaper than as many fdatasyncs from about a hundred files on.
 //!
-//! Invariant: at most one job per partition is here or running, so the queue is bounded by the number of partitions.
+//! A file system tells of a write that failed once, to whoever asks it first, and not whose write it was. So one thread at a
+//! time asks it, and after a failure none ever again: each file tells of its own.
+//!
+//! Invariant: at most one job per replica is here or running, so the queue is bounded by the number of replicas.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +42,8 @@ pub(crate) struct Flushed {
 #[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<FlushJob>,
+    /// The file system as a whole is asked no more.
+    one_by_one: bool,
     closed: bool,
 }
 
@@ -46,7 +51,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
-    volume: Arc<dyn Volume>,
+    volume: Mutex<Arc<dyn Volume>>,
     /// The folder stays locked while its files are being flushed.
     _dir: Arc<DataDir>,
 }
@@ -62,7 +67,7 @@ impl Flusher {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
-            volume: dir.fs().volume(&dir.file("partitions"))?,
+            volume: Mutex::new(dir.fs().volume(&dir.file("partitions"))?),
             _dir: Arc::clone(dir),
         });
         for number in 0..threads {
@@ -89,22 +94,41 @@ impl Flusher {
 
 fn run(shared: &Shared) {
     while let Some(jobs) = next(shared) {
-        let alone = jobs.len() == 1;
-        let synced = if alone { None } else { Some(shared.volume.sync()) };
-        for FlushJob { partition, generation, ticket, reply } in jobs {
-            let result = match &synced {
-                None => ticket.run(),
-                Some(outcome) => {
-                    ticket.settle(outcome.is_ok());
-                    match outcome {
-                        Ok(()) => Ok(()),
-                        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-                    }
-                }
-            };
-            let flushed = Box::new(Flushed { generation, ticket, result });
-            // An error says that the shard is gone, and with it whoever waited.
-            let _ = reply.blocking_send(Command::Flushed(partition, flushed));
+        flush(shared, jobs);
+    }
+}
+
+fn flush(shared: &Shared, jobs: Vec<FlushJob>) {
+    let synced = jobs.len() > 1 && sync_all(shared);
+    for FlushJob { partition, generation, ticket, reply } in jobs {
+        let result = if synced {
+            ticket.settle(true);
+            Ok(())
+        } else {
+            ticket.run()
+        };
+        let flushed = Box::new(Flushed { generation, ticket, result });
+        // An error says that the shard is gone, and with it whoever waited.
+        let _ = reply.blocking_send(Command::Flushed(partition, flushed));
+    }
+}
+
+/// Whether everything that was written before the call is on disk.
+fn sync_all(shared: &Shared) -> bool {
+    let volume = shared.volume.lock().unwrap_or_else(PoisonError::into_inner);
+    if lock(&shared.queue).one_by_one {
+        return false;
+    }
+    match volume.sync() {
+        Ok(()) => true,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                "flushing the whole file system failed: each log is flushed by itself from now on"
+            );
+            lock(&shared.queue).one_by_one = true;
+            false
         }
     }
 }
@@ -116,7 +140,7 @@ fn next(shared: &Shared) -> Option<Vec<FlushJob>> {
         if queue.closed {
             return None;
         }
-        if queue.jobs.len() >= SYNC_ALL_ABOVE {
+        if queue.jobs.len() >= SYNC_ALL_ABOVE && !queue.one_by_one {
             return Some(queue.jobs.drain(..).collect());
         }
         if let Some(job) = queue.jobs.pop_front() {
@@ -128,4 +152,80 @@ fn next(shared: &Shared) -> Option<Vec<FlushJob>> {
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use holdfast_core::record_batch::RecordBatchBuilder;
+    use holdfast_core::{LeaderEpoch, Offset, Term, TopicId};
+    use holdfast_log::fs::mem::{Fault, OperationKind};
+    use holdfast_log::{LogConfig, MemFs, PartitionLog, Recovery};
+
+    use super::*;
+    use crate::partition::shard_queue;
+
+    /// Logs that hold a batch each, which nobody has flushed.
+    fn written(dir: &DataDir, indexes: Range<u32>) -> Vec<(PartitionId, PartitionLog)> {
+        let mut builder = RecordBatchBuilder::new();
+        builder.push(0, None, Some(b"value"), &[]).unwrap();
+        let batch = builder.build(None).unwrap().stamped(Offset::ZERO, LeaderEpoch::first(Term(1)));
+        let write = |index| {
+            let id = PartitionId { topic: TopicId(1), index };
+            let (fs, folder) = (dir.fs(), dir.partition(id));
+            let opened =
+                PartitionLog::open(fs, &folder, LogConfig::default(), Recovery::default(), &mut |_| {});
+            let mut log = opened.unwrap().0;
+            log.append(std::slice::from_ref(&batch)).unwrap();
+            (id, log)
+        };
+        indexes.map(write).collect()
+    }
+
+    /// Flushes these logs at once, and says of how many that went well.
+    fn flushed(flusher: &Flusher, logs: &mut [(PartitionId, PartitionLog)]) -> usize {
+        let (reply, mut told) = shard_queue();
+        let job = |(partition, log): &mut (PartitionId, PartitionLog)| FlushJob {
+            partition: *partition,
+            generation: 0,
+            ticket: log.take_flush().unwrap(),
+            reply: reply.clone(),
+        };
+        flush(&flusher.shared, logs.iter_mut().map(job).collect());
+        let results = logs.iter().map(|_| match told.blocking_recv() {
+            Some(Command::Flushed(_, flushed)) => flushed.result.is_ok(),
+            other => panic!("{other:?}"),
+        });
+        results.filter(|&well| well).count()
+    }
+
+    #[test]
+    fn many_logs_are_flushed_at_once() {
+        let fs = MemFs::new();
+        let dir = Arc::new(DataDir::in_memory(Arc::new(fs.clone()), "boot 1").unwrap());
+        let flusher = Flusher::start(&dir, 0, &Fatal::new()).unwrap();
+        let mut logs = written(&dir, 0..4);
+        let before = fs.operations();
+        assert_eq!(flushed(&flusher, &mut logs), 4);
+        assert_eq!(fs.operations() - before, 1, "one flush for all");
+    }
+
+    /// The file system said once that something could not be written, to those who asked first. What others had written is
+    /// gone as well, and they must hear of it when they ask.
+    #[test]
+    fn a_failed_flush_of_everything_is_not_forgotten_by_those_who_ask_later() {
+        let fs = MemFs::new();
+        let dir = Arc::new(DataDir::in_memory(Arc::new(fs.clone()), "boot 1").unwrap());
+        let flusher = Flusher::start(&dir, 0, &Fatal::new()).unwrap();
+        let mut logs = written(&dir, 0..4);
+        let (first, later) = logs.split_at_mut(2);
+        fs.inject(Fault { kind: Some(OperationKind::SyncData), after: 0, lasting: false });
+        assert_eq!(flushed(&flusher, first), 0);
+        assert_eq!(flushed(&flusher, later), 0, "what they wrote is not on disk");
+        assert!(logs.iter().all(|(_, log)| log.is_poisoned()));
+        // Whoever writes after that is flushed as ever.
+        let mut fresh = written(&dir, 4..6);
+        assert_eq!(flushed(&flusher, &mut fresh), 2);
+    }
 }

@@ -16,8 +16,9 @@ use crate::controllers::{Controller, ControllerView};
 use crate::fatal::Fatal;
 use crate::reports::Reports;
 
-/// Pause before a broken stream is opened again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Pauses before a stream is opened again, the last one from then on. Short after one that worked: this broker is taken for
+/// dead when it is not back within the controllers' `reset-grace`.
+const RETRY_PAUSES_MS: [u64; 4] = [5, 10, 30, 100];
 
 /// After so many heartbeats what still waits for the controllers is told again.
 const REMIND_AFTER: u64 = 20;
@@ -43,6 +44,7 @@ pub(crate) struct HeartbeatContext {
 
 /// Keeps the stream to one controller open for ever; ends with the runtime.
 pub(crate) async fn run(context: HeartbeatContext, controller: Arc<Controller>) {
+    let mut failures = 0;
     loop {
         if let Err(status) = exchange(&context, &controller).await {
             let error = ApiError::from_status(&status);
@@ -51,8 +53,11 @@ pub(crate) async fn run(context: HeartbeatContext, controller: Arc<Controller>) 
             }
             tracing::debug!(controller = %controller.config.id, %error, "heartbeat stream ended");
         }
-        controller.set_view(ControllerView { answered: None, ..controller.view() });
-        tokio::time::sleep(RETRY_PAUSE).await;
+        let view = controller.view();
+        failures = if view.answered.is_some() { 0 } else { failures + 1 };
+        controller.set_view(ControllerView { answered: None, ..view });
+        let pause = RETRY_PAUSES_MS[failures.min(RETRY_PAUSES_MS.len() - 1)];
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 }
 

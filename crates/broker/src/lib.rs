@@ -22,6 +22,7 @@ mod fatal;
 mod flusher;
 mod handover;
 mod heartbeat;
+pub mod inspect;
 mod metadata;
 mod partition;
 mod peers;

@@ -15,12 +15,13 @@ use holdfast_proto::internal::v1::WatchControllerMetadataRequest;
 use tokio::sync::watch;
 
 use crate::controllers::Controller;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, crc32c};
 use crate::partition::{Command, Partitions, ShardSenders};
 use crate::state_store::StateStore;
 
-/// First byte of the saved map.
-const FORMAT: u8 = 1;
+/// First byte of the saved map. The CRC-32C of what follows is behind it, big endian: the digest in a map does not cover
+/// what its objects hold, and by a register that names others a replica is deleted.
+const FORMAT: u8 = 2;
 /// Pause before a broken watch stream is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,17 +45,15 @@ pub(crate) struct MapHolder {
 impl MapHolder {
     /// Begins with the map that the last run saved, if it can be read.
     pub(crate) fn load(dir: &DataDir) -> MapHolder {
-        let map = match dir.read("metadata-map") {
-            Ok(None) => ClusterMap::default(),
-            Ok(Some(bytes)) => decode(&bytes).unwrap_or_else(|problem| {
-                tracing::error!(problem, "saved metadata map is damaged: waiting for a controller instead");
-                ClusterMap::default()
-            }),
-            Err(error) => {
-                tracing::error!(%error, "saved metadata map cannot be read: waiting for a controller instead");
-                ClusterMap::default()
-            }
-        };
+        let map = saved(dir).unwrap_or_else(|problem| {
+            tracing::error!(problem, "saved metadata map cannot be used: waiting for a controller instead");
+            ClusterMap::default()
+        });
+        MapHolder { map: watch::Sender::new(Arc::new(map)) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(map: ClusterMap) -> MapHolder {
         MapHolder { map: watch::Sender::new(Arc::new(map)) }
     }
 
@@ -233,16 +232,28 @@ async fn delete(
     }
 }
 
+/// The map that the last run saved, an empty one where none was; otherwise why it cannot be used.
+pub(crate) fn saved(dir: &DataDir) -> Result<ClusterMap, String> {
+    match dir.read("metadata-map") {
+        Ok(None) => Ok(ClusterMap::default()),
+        Ok(Some(bytes)) => decode(&bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn encode(map: &ClusterMap) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
-    bytes.extend(postcard::to_stdvec(&map.snapshot()).expect("plain data always has an encoding"));
-    bytes
+    let body = postcard::to_stdvec(&map.snapshot()).expect("plain data always has an encoding");
+    [&[FORMAT][..], &crc32c(&body).to_be_bytes(), &body].concat()
 }
 
 fn decode(bytes: &[u8]) -> Result<ClusterMap, String> {
-    let (&format, body) = bytes.split_first().ok_or("empty file")?;
+    let (&format, rest) = bytes.split_first().ok_or("empty file")?;
     if format != FORMAT {
         return Err(format!("format {format} is not known"));
+    }
+    let (expected, body) = rest.split_first_chunk().ok_or("cut short")?;
+    if crc32c(body) != u32::from_be_bytes(*expected) {
+        return Err("wrong checksum".to_owned());
     }
     let snapshot: Update = postcard::from_bytes(body).map_err(|error| error.to_string())?;
     let mut map = ClusterMap::default();
@@ -252,27 +263,79 @@ fn decode(bytes: &[u8]) -> Result<ClusterMap, String> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_core::metadata::{BrokerRegistration, Command as MetadataCommand, Metadata};
-    use holdfast_core::{BrokerId, DirId, Incarnation, ZoneId};
+    use holdfast_core::metadata::{BrokerRegistration, Command as MetadataCommand, Metadata, TopicSpec};
+    use holdfast_core::{BrokerId, DirId, Incarnation, Term, ZoneId};
+    use holdfast_log::MemFs;
 
     use super::*;
+    use crate::fatal::Fatal;
+    use crate::partition::shard_queue;
+
+    fn registration(id: u32, zone: &str) -> MetadataCommand {
+        MetadataCommand::RegisterBroker(BrokerRegistration {
+            id: BrokerId(id),
+            zone: ZoneId::new(zone),
+            dir: DirId(u64::from(id)),
+            incarnation: Incarnation(8),
+            client_endpoint: format!("{id}:1"),
+            peer_endpoint: format!("{id}:2"),
+        })
+    }
 
     #[test]
     fn a_saved_map_reads_back_and_a_damaged_one_is_refused() {
         let mut metadata = Metadata::default();
-        let registration = BrokerRegistration {
-            id: BrokerId(1),
-            zone: ZoneId::new("a"),
-            dir: DirId(7),
-            incarnation: Incarnation(8),
-            client_endpoint: "a:1".to_owned(),
-            peer_endpoint: "a:2".to_owned(),
-        };
-        metadata.apply(1, &MetadataCommand::RegisterBroker(registration)).0.unwrap();
+        metadata.apply(1, &registration(1, "a")).0.unwrap();
         let bytes = encode(metadata.map());
         assert_eq!(&decode(&bytes).unwrap(), metadata.map());
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "accepted {cut} of {} bytes", bytes.len());
         }
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "accepted with bit {bit} flipped");
+        }
+    }
+
+    /// R46: of two partitions one has a replica here and the other has none. What may be left of the other goes only once a
+    /// start would find it so, too.
+    #[tokio::test]
+    async fn a_replica_goes_once_the_map_without_it_is_on_disk() {
+        let mut metadata = Metadata::default();
+        let brokers = [(1, "a"), (2, "b"), (3, "c"), (4, "a")].map(|(id, zone)| registration(id, zone));
+        let spec = TopicSpec { partitions: 2, ..TopicSpec::default() };
+        let topic = MetadataCommand::CreateTopic { id: TopicId(1), name: "t".to_owned(), spec };
+        for (index, command) in (1..).zip(brokers.into_iter().chain([topic])) {
+            metadata.apply(index, &command).0.unwrap();
+        }
+        let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
+        let map = Arc::new(metadata.map().clone());
+        let (named, others): (Vec<_>, Vec<_>) =
+            map.partitions().map(|it| (it.id, it.register.names(me))).partition(|&(_, named)| named);
+        let (index, [(here, _)], [(elsewhere, _)]) = (map.index(), &named[..], &others[..]) else {
+            panic!("{named:?} and {others:?}")
+        };
+
+        let dir = Arc::new(DataDir::in_memory(Arc::new(MemFs::new()), "boot 1").unwrap());
+        let opened = StateStore::open(&dir, &Fatal::new()).unwrap();
+        let (shard, mut told) = shard_queue();
+        let (_maps, maps) = watch::channel(Arc::clone(&map));
+        let (saved, saved_index) = watch::channel(index - 1);
+        let shards = ShardSenders::new(vec![shard]);
+        let partitions = Partitions::default();
+        let task = tokio::spawn(assign(me, maps, saved_index, shards, dir, partitions, opened.store.clone()));
+        let first = told.recv().await;
+        assert!(matches!(&first, Some(Command::Assign { partition, .. }) if partition == here), "{first:?}");
+        tokio::task::yield_now().await;
+        assert!(told.try_recv().is_err(), "a start would find an older map");
+        saved.send_replace(index);
+        let next = told.recv().await;
+        let deletes =
+            matches!(&next, Some(Command::DeleteReplica(partition, Term(1))) if partition == elsewhere);
+        assert!(deletes, "{next:?}");
+        task.abort();
+        opened.store.close();
+        opened.thread.join().unwrap();
     }
 }

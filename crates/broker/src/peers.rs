@@ -55,17 +55,23 @@ impl Peers {
 
     /// Queues a message; the stream to its broker is opened when the first one comes.
     pub(crate) fn send(&self, partition: PartitionId, envelope: Envelope) {
-        self.queue(envelope.to.broker).push(partition, envelope, self.context.queue_bytes);
+        if let Some(queue) = self.queue(envelope.to.broker) {
+            queue.push(partition, envelope, self.context.queue_bytes);
+        }
     }
 
-    fn queue(&self, broker: BrokerId) -> Arc<PeerQueue> {
+    /// None for a broker that is not in the map: whoever calls may go by any number, and an answer to each would leave a
+    /// task behind for ever.
+    fn queue(&self, broker: BrokerId) -> Option<Arc<PeerQueue>> {
         let mut queues = lock(&self.queues);
-        let queue = queues.entry(broker).or_insert_with(|| {
-            let queue = Arc::new(PeerQueue::default());
-            self.context.runtime.spawn(run(Arc::clone(&self.context), broker, Arc::clone(&queue)));
-            queue
-        });
-        Arc::clone(queue)
+        if let Some(queue) = queues.get(&broker) {
+            return Some(Arc::clone(queue));
+        }
+        self.context.map.borrow().broker(broker)?;
+        let queue = Arc::new(PeerQueue::default());
+        self.context.runtime.spawn(run(Arc::clone(&self.context), broker, Arc::clone(&queue)));
+        queues.insert(broker, Arc::clone(&queue));
+        Some(queue)
     }
 }
 
@@ -229,4 +235,49 @@ fn frames(
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::metadata::{BrokerRegistration, Command as MetadataCommand, Metadata};
+    use holdfast_core::{DirId, LeaderEpoch, ReplicaId, TopicId, ZoneId};
+
+    use super::*;
+
+    fn map_of(id: u32) -> Arc<ClusterMap> {
+        let mut metadata = Metadata::default();
+        let registration = BrokerRegistration {
+            id: BrokerId(id),
+            zone: ZoneId::new("a"),
+            dir: DirId(1),
+            incarnation: Incarnation(1),
+            client_endpoint: "localhost:1".to_owned(),
+            peer_endpoint: "localhost:1".to_owned(),
+        };
+        metadata.apply(1, &MetadataCommand::RegisterBroker(registration)).0.unwrap();
+        Arc::new(metadata.map().clone())
+    }
+
+    /// Answers to callers that go by numbers of their own invention cost nothing that stays.
+    #[tokio::test]
+    async fn only_brokers_of_the_map_get_a_stream() {
+        let peers = Peers::new(PeerContext {
+            cluster: "test".to_owned(),
+            me: BrokerId(1),
+            incarnation: Incarnation(1),
+            tls: None,
+            map: watch::channel(map_of(2)).1,
+            shards: ShardSenders::new(Vec::new()),
+            queue_bytes: 1 << 20,
+            runtime: Handle::current(),
+        });
+        let replica = |broker| ReplicaId { broker: BrokerId(broker), dir: DirId(1) };
+        for to in [2, 3, 4, u32::MAX] {
+            let message = Message::Stale { promise: LeaderEpoch::ZERO };
+            let envelope = Envelope { from: replica(1), to: replica(to), epoch: LeaderEpoch::ZERO, message };
+            peers.send(PartitionId { topic: TopicId(1), index: 0 }, envelope);
+        }
+        let known: Vec<BrokerId> = lock(&peers.queues).keys().copied().collect();
+        assert_eq!(known, [BrokerId(2)]);
+    }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 
 use crate::controllers::Controllers;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, crc32c};
 
 /// Ids asked for at once.
 const BLOCK: u32 = 1000;
@@ -32,18 +32,37 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields)]
 struct Stock {
     blocks: Vec<Range<i64>>,
+    /// Of the blocks: an id that is given out twice makes a producer's records look like repetitions of another's.
+    #[serde(default)]
+    crc: Option<u32>,
 }
 
 impl Stock {
+    /// What was written; `None` if it is damaged.
+    fn decode(bytes: &[u8]) -> Option<Stock> {
+        let stock: Stock = serde_json::from_slice(bytes).ok()?;
+        let possible = stock.blocks.iter().all(|block| 0 <= block.start && block.start <= block.end);
+        (possible && stock.crc.is_none_or(|crc| crc == stock.checksum())).then_some(stock)
+    }
+
+    fn encode(mut self) -> serde_json::Result<Vec<u8>> {
+        self.crc = Some(self.checksum());
+        serde_json::to_vec(&self)
+    }
+
+    fn checksum(&self) -> u32 {
+        crc32c(format!("{:?}", self.blocks).as_bytes())
+    }
+
     fn size(&self) -> i64 {
-        self.blocks.iter().map(|block| block.end - block.start).sum()
+        self.blocks.iter().fold(0, |size, block| size.saturating_add(block.end - block.start))
     }
 
     /// The next few ids; empty if there are none.
     fn take(&mut self) -> Range<i64> {
         self.blocks.retain(|block| !block.is_empty());
         let Some(block) = self.blocks.first_mut() else { return 0..0 };
-        let end = block.end.min(block.start + RESERVE);
+        let end = block.end.min(block.start.saturating_add(RESERVE));
         let taken = block.start..end;
         block.start = end;
         taken
@@ -70,7 +89,7 @@ impl ProducerIds {
     /// Goes on with what the last run left. A file that cannot be read only costs the ids in it.
     pub(crate) fn load(dir: Arc<DataDir>, controllers: Controllers) -> ProducerIds {
         let stock = dir.read("producer-ids.json").ok().flatten();
-        let stock = stock.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let stock = stock.and_then(|bytes| Stock::decode(&bytes)).unwrap_or_default();
         let state = Mutex::new(State { reserve: 0..0, stock });
         ProducerIds { dir, controllers, state, low: Notify::new() }
     }
@@ -137,7 +156,7 @@ impl ProducerIds {
     async fn save(&self, stock: Stock) -> Result<(), ApiError> {
         let dir = Arc::clone(&self.dir);
         let saved = tokio::task::spawn_blocking(move || {
-            let bytes = serde_json::to_vec(&stock)?;
+            let bytes = stock.encode()?;
             atomic_write(&*dir.fs(), &dir.file("producer-ids.json"), &bytes)
         });
         match saved.await {
@@ -160,8 +179,33 @@ mod tests {
 
     #[test]
     fn a_stock_gives_every_id_once() {
-        let mut stock = Stock { blocks: vec![0..70, 200..210] };
+        let mut stock = Stock { blocks: vec![0..70, 200..210], crc: None };
         assert_eq!((stock.take(), stock.take(), stock.take(), stock.take()), (0..50, 50..70, 200..210, 0..0));
         assert_eq!(stock.size(), 0);
+    }
+
+    #[test]
+    fn a_flipped_bit_never_makes_other_ids() {
+        let stock = Stock { blocks: vec![3000..4000, 7050..8000], crc: None };
+        let good = stock.clone().encode().unwrap();
+        assert_eq!(Stock::decode(&good).unwrap().blocks, stock.blocks);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let decoded = Stock::decode(&bad);
+            assert!(decoded.is_none_or(|decoded| decoded.blocks == stock.blocks), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn no_number_on_disk_is_too_large() {
+        for range in
+            ["{\"start\":-9223372036854775808,\"end\":9223372036854775807}", "{\"start\":5,\"end\":1}"]
+        {
+            assert!(Stock::decode(format!("{{\"blocks\":[{range}]}}").as_bytes()).is_none());
+        }
+        let last = "{\"blocks\":[{\"start\":9223372036854775806,\"end\":9223372036854775807}]}";
+        let mut stock = Stock::decode(last.as_bytes()).unwrap();
+        assert_eq!((stock.size(), stock.take()), (1, i64::MAX - 1..i64::MAX));
     }
 }

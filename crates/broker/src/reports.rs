@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use holdfast_core::PartitionId;
 use holdfast_core::metadata::{LeaderReport, LeaderState};
-use holdfast_core::{PartitionId, Term};
+use holdfast_core::replication::Assignment;
 use tokio::sync::watch;
 
 /// Where `Action::Report` goes.
@@ -41,12 +42,14 @@ impl Reports {
         self.news.subscribe()
     }
 
-    /// The register of `term` names no members that are being left: there is nothing to complete any more.
-    pub(crate) fn settled(&self, partition: PartitionId, term: Term) {
-        if let Some((_, report, complete)) = self.lock().reports.get_mut(&partition)
-            && report.term <= term
-        {
-            *complete = false;
+    /// What was reported of an earlier term is of no use to anybody any more. Where the register names no members that are
+    /// being left there is nothing to complete either.
+    pub(crate) fn assigned(&self, partition: PartitionId, assignment: &Assignment) {
+        let mut log = self.lock();
+        let Some((_, report, complete)) = log.reports.get_mut(&partition) else { return };
+        *complete &= assignment.prev.is_some() || report.term > assignment.term;
+        if report.term < assignment.term {
+            log.reports.remove(&partition);
         }
     }
 
@@ -77,13 +80,14 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_core::{Offset, TopicId};
+    use holdfast_core::{BrokerId, DirId, Offset, ReplicaId, Term, TopicId};
 
     use super::*;
 
     #[test]
     fn a_complete_change_is_told_until_the_register_has_noted_it() {
         let partition = PartitionId { topic: TopicId(1), index: 0 };
+        let replica = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
         let report = |term, state| LeaderReport {
             partition,
             term: Term(term),
@@ -108,16 +112,34 @@ mod tests {
             [(report(3, LeaderState::Active), true)],
             "a new stream hears what is"
         );
-        reports.settled(partition, Term(2));
+        let register = |term, prev: Option<&[ReplicaId]>| Assignment {
+            term: Term(term),
+            leader: replica,
+            set: vec![replica],
+            prev: prev.map(<[ReplicaId]>::to_vec),
+            learners: Vec::new(),
+            unclean: false,
+        };
+        reports.assigned(partition, &register(2, None));
         assert_eq!(reports.unsettled().len(), 1, "an earlier register says nothing");
-        reports.settled(partition, Term(3));
+        reports.assigned(partition, &register(3, Some(&[replica])));
+        assert_eq!(reports.unsettled().len(), 1, "not noted yet");
+        reports.assigned(partition, &register(3, None));
         assert!(reports.unsettled().is_empty());
+        assert_eq!(reports.since(0).0, [(report(3, LeaderState::Active), false)]);
         reports.put(report(4, LeaderState::Fencing), false);
         assert_eq!(reports.since(seen).0, [(report(4, LeaderState::Fencing), false)]);
         reports.put(report(4, LeaderState::Stalled), false);
         assert_eq!(reports.unsettled().len(), 1);
+        reports.assigned(partition, &register(4, None));
+        assert_eq!(reports.unsettled().len(), 1, "the same term");
         reports.put(report(4, LeaderState::Active), false);
         assert!(reports.unsettled().is_empty());
+        // Another one leads, or may: nobody is to hear again and again that this one was stuck once.
+        reports.put(report(4, LeaderState::Stalled), false);
+        reports.assigned(partition, &register(5, None));
+        assert!(reports.unsettled().is_empty() && reports.since(0).0.is_empty());
+        reports.put(report(5, LeaderState::Active), false);
         reports.forget(partition);
         assert!(reports.since(0).0.is_empty());
     }

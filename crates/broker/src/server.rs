@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_core::metadata::BrokerRegistration;
-use holdfast_core::replication::ReplicaConfig;
+use holdfast_core::replication::{ReplicaConfig, StoredReplica};
 use holdfast_core::{Incarnation, PartitionId, ReplicaId};
 use holdfast_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use holdfast_proto::transport::{
@@ -20,7 +20,7 @@ use holdfast_proto::v1::partition_service_server::PartitionServiceServer;
 use holdfast_proto::v1::produce_service_server::ProduceServiceServer;
 use holdfast_proto::v1::topic_service_server::TopicServiceServer;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic_health::server::HealthReporter;
@@ -35,20 +35,22 @@ use crate::flusher::Flusher;
 use crate::handover::Handover;
 use crate::heartbeat::{self, HeartbeatContext};
 use crate::metadata::{self, MapHolder};
-use crate::partition::{Command, Partitions, Shard, ShardContext, ShardSenders, shard_queue};
+use crate::partition::{Command, Partitions, READ_ROOM, Shard, ShardContext, ShardSenders, shard_queue};
 use crate::peers::{PeerContext, Peers};
 use crate::producer_ids::ProducerIds;
 use crate::reports::Reports;
 use crate::service::{
-    Channels, ClusterApi, FetchApi, PartitionApi, ProduceApi, ReplicationApi, Room, ServiceContext, TopicApi,
-    hold_until_sent,
+    Channels, ClusterApi, FetchApi, PEER_ROOM, PartitionApi, ProduceApi, ReplicationApi, Room,
+    ServiceContext, TopicApi, hold_until_sent,
 };
-use crate::state_store::{StateStore, StateStoreError, StoredReplica};
+use crate::state_store::{StateStore, StateStoreError};
 
 type HoldRoom = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// How long calls under way may take to end in an orderly stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the disk may take to end the last flushes.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,8 @@ pub struct Broker {
     shards: ShardSenders,
     flusher: Flusher,
     states: StateStore,
-    state_writer: JoinHandle<()>,
+    /// None once its end is waited for.
+    state_writer: Option<JoinHandle<bool>>,
     dir: Arc<DataDir>,
     health: HealthReporter,
     fatal: Fatal,
@@ -146,7 +149,7 @@ impl Broker {
         };
         match parts.launch(queues, opened.stored, listeners).await {
             Ok(Launched { serving, servers, health, handover }) => {
-                let state_writer = opened.thread;
+                let state_writer = Some(opened.thread);
                 let Parts { shards, flusher, states, dir, killed, fatal, .. } = parts;
                 Ok(Broker {
                     shards,
@@ -179,32 +182,37 @@ impl Broker {
 
     /// Ends in order: others take over what is led here, no new calls, what is under way is answered, everything is
     /// flushed.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.handover.run().await;
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.serving.cancel();
-        let ends: Vec<_> = self.servers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-        let drained = futures::future::join_all(self.servers);
+        let servers = std::mem::take(&mut self.servers);
+        let ends: Vec<_> = servers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+        let drained = futures::future::join_all(servers);
         if tokio::time::timeout(DRAIN_PATIENCE, drained).await.is_err() {
             tracing::info!("streams that are still open are cut");
             ends.iter().for_each(tokio::task::AbortHandle::abort);
         }
-        let mut flushed = true;
-        for shard in self.shards.all() {
-            let (done, closed) = oneshot::channel();
-            flushed &= shard.send(Command::Close(done)).await.is_ok() && closed.await.is_ok();
+        if tokio::time::timeout(FLUSH_PATIENCE, self.end_writing()).await.is_err() {
+            tracing::warn!("the disk takes too long: stopping without it, the next start checks the logs");
         }
+        self.killed.cancel();
+    }
+
+    /// Flushes everything, and notes that the run ended in order where that went well.
+    async fn end_writing(&mut self) {
+        let flushed = self.shards.close().await;
         self.states.close();
         self.flusher.close();
-        let (dir, writer) = (self.dir, self.state_writer);
+        let (dir, writer) = (Arc::clone(&self.dir), self.state_writer.take());
         let ended = tokio::task::spawn_blocking(move || {
-            if writer.join().is_ok() && flushed { dir.mark_clean() } else { Ok(()) }
+            let promises_kept = writer.is_some_and(|writer| writer.join().unwrap_or(false));
+            if flushed && promises_kept { dir.mark_clean() } else { Ok(()) }
         });
         if let Ok(Err(error)) = ended.await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "could not note the orderly stop: the next start checks the log");
         }
-        self.killed.cancel();
     }
 }
 
@@ -282,6 +290,7 @@ impl Parts {
             queue_bytes: usize::try_from(self.config.replication.peer_queue.0).unwrap_or(usize::MAX),
             runtime: self.data.clone(),
         });
+        let read_room = Arc::new(Semaphore::new(READ_ROOM));
         for (number, (own, queue)) in self.shards.all().cloned().zip(queues).enumerate() {
             let is_mine = |partition: &PartitionId| self.shards.of(*partition).same_channel(&own);
             let mine = stored.iter().filter(|(partition, _)| is_mine(partition));
@@ -299,6 +308,7 @@ impl Parts {
                 reports: self.reports.clone(),
                 partitions: self.partitions.clone(),
                 blocking: self.data.clone(),
+                read_room: Arc::clone(&read_room),
                 own,
                 killed: self.killed.clone(),
                 fatal: self.fatal.clone(),
@@ -366,6 +376,7 @@ impl Parts {
                     .min(Semaphore::MAX_PERMITS),
             )),
             fetch_room: Room::new(self.config.max_inflight_fetch.0),
+            peer_room: Arc::new(Semaphore::new(PEER_ROOM)),
             channels: Channels::default(),
             producer_ids: Arc::clone(&self.producer_ids),
             ending: serving.clone(),

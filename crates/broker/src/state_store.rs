@@ -9,15 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use holdfast_core::replication::{DurableState, Event};
-use holdfast_core::{Offset, PartitionId};
-use holdfast_log::{Journal, JournalError};
+use holdfast_core::PartitionId;
+use holdfast_core::replication::{Checkpoint, DurableState, Event, StoredReplica};
+use holdfast_log::{Journal, JournalError, journal};
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::fatal::Fatal;
 use crate::partition::{Command, ShardSender};
 
+/// Its file in the data folder.
+const JOURNAL: &str = "replica-state";
 /// The journal is written anew when it is larger than this and four times what a fresh one would be.
 const REWRITE_ABOVE: u64 = 4 << 20;
 /// A generous estimate of one partition's frames.
@@ -35,42 +37,6 @@ pub enum StateStoreError {
     /// The thread that writes it.
     #[error("starting the thread of the journal of replica states")]
     Thread(#[source] std::io::Error),
-}
-
-/// Lower bounds, as of some moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checkpoint {
-    /// Of the high watermark.
-    pub(crate) high_watermark: Offset,
-    /// Of the end of what is flushed.
-    pub(crate) durable_end: Offset,
-}
-
-impl Checkpoint {
-    /// The same bounds of a log that ends at `end`.
-    pub(crate) fn at_most(self, end: Offset) -> Checkpoint {
-        let Checkpoint { high_watermark, durable_end } = self;
-        Checkpoint { high_watermark: high_watermark.min(end), durable_end: durable_end.min(end) }
-    }
-}
-
-/// What is on disk about one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredReplica {
-    pub(crate) state: DurableState,
-    pub(crate) checkpoint: Checkpoint,
-    /// Whether a power cut may have taken what was written and not flushed (R34). Stays until the replica was opened
-    /// and has said what follows from it.
-    pub(crate) tail_lost: bool,
-}
-
-impl StoredReplica {
-    /// What is above the flushed end may be gone, so it is no longer to be missed.
-    fn lose_tail(&mut self) {
-        self.tail_lost = true;
-        let Checkpoint { high_watermark, durable_end } = self.checkpoint;
-        self.checkpoint.high_watermark = high_watermark.min(durable_end);
-    }
 }
 
 /// A frame of the journal. Variants are added at the end, never changed.
@@ -100,8 +66,8 @@ struct Queue {
 /// The journal, opened.
 pub(crate) struct Opened {
     pub(crate) store: StateStore,
-    /// The thread that writes it.
-    pub(crate) thread: JoinHandle<()>,
+    /// The thread that writes it; says in the end whether everything asked for is written.
+    pub(crate) thread: JoinHandle<bool>,
     /// What it holds.
     pub(crate) stored: BTreeMap<PartitionId, StoredReplica>,
 }
@@ -118,7 +84,7 @@ impl StateStore {
     /// When a write or flush fails, promises can no longer be kept: that is fatal.
     pub(crate) fn open(dir: &Arc<DataDir>, fatal: &Fatal) -> Result<Opened, StateStoreError> {
         let mut stored = BTreeMap::new();
-        let path = dir.file("replica-state");
+        let path = dir.file(JOURNAL);
         let mut journal = Journal::open(dir.fs(), &path, &mut |payload| {
             replay(&mut stored, postcard::from_bytes(payload)?);
             Ok(())
@@ -135,23 +101,30 @@ impl StateStore {
             .name("replica-state".to_owned())
             .spawn(move || {
                 let _watched = watched;
-                if let Err(error) = writer.run(&queue) {
+                let ended = writer.run(&queue);
+                if let Err(error) = &ended {
                     fatal.report(format!("promises cannot be kept any more: {error}"));
                 }
+                ended.is_ok()
             })
             .map_err(StateStoreError::Thread)?;
         Ok(Opened { store, thread, stored })
     }
 
-    /// Makes the state durable, then tells the partition that everything up to `number` is.
+    /// Makes the state durable, and with it the checkpoint that it takes back to, if any; then tells the partition that
+    /// everything up to `number` is.
     pub(crate) fn persist(
         &self,
         partition: PartitionId,
         number: u64,
         state: DurableState,
+        taken_back: Option<Checkpoint>,
         reply: ShardSender,
     ) {
-        self.ask(partition, |request| request.state = Some((number, state, reply)));
+        self.ask(partition, |request| {
+            request.state = Some((number, state, reply));
+            request.checkpoint = taken_back.or(request.checkpoint);
+        });
     }
 
     /// Notes watermarks, at leisure.
@@ -237,6 +210,23 @@ impl Writer {
     }
 }
 
+/// What the journal holds, read without changing it, as a start now would find it. Nothing where there is no journal.
+pub(crate) fn look_at(dir: &DataDir) -> Result<BTreeMap<PartitionId, StoredReplica>, JournalError> {
+    let mut stored = BTreeMap::new();
+    let (fs, path) = (dir.fs(), dir.file(JOURNAL));
+    if !fs.exists(&path).unwrap_or(true) {
+        return Ok(stored);
+    }
+    journal::read(&*fs, &path, &mut |payload| {
+        replay(&mut stored, postcard::from_bytes(payload)?);
+        Ok(())
+    })?;
+    if dir.tail_lost() {
+        stored.values_mut().for_each(StoredReplica::lose_tail);
+    }
+    Ok(stored)
+}
+
 /// Before the boot is noted as seen: a crash in between must not make it look as if nothing was lost.
 fn mark_tails_lost(
     journal: &mut Journal,
@@ -264,12 +254,8 @@ fn next(queue: &(Mutex<Queue>, Condvar)) -> Option<BTreeMap<PartitionId, Request
 fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {
     match frame {
         Frame::State(partition, state) => match stored.get_mut(&partition) {
-            // The first state after a loss says what follows from it: the mark has done its work.
-            Some(known) => (known.state, known.tail_lost) = (state, false),
-            None => {
-                let checkpoint = Checkpoint::default();
-                stored.insert(partition, StoredReplica { state, checkpoint, tail_lost: false });
-            }
+            Some(known) => known.take_state(state),
+            None => _ = stored.insert(partition, StoredReplica::new(state)),
         },
         Frame::Checkpoint(partition, checkpoint) => {
             if let Some(known) = stored.get_mut(&partition) {

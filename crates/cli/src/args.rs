@@ -90,6 +90,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Judge a history of what clients did and saw.
     Verify(VerifyArgs),
+    /// Look into the data folder of a broker that does not run. Nothing is changed.
+    Log(LogArgs),
     /// Ask one process whether it serves; what container health checks call.
     Health(HealthArgs),
     /// Print the version.
@@ -250,7 +252,7 @@ pub struct PartitionRecoverArgs {
     /// Count replicas that may have forgotten what they acknowledged.
     #[arg(long, required = true)]
     pub unclean: bool,
-    /// Who is to lead. Default: the first live broker of the replicas.
+    /// Who is to lead: a live broker that still has its replica. Default: the first of those.
     #[arg(long, value_name = "BROKER")]
     pub leader: Option<u32>,
     /// Do not ask.
@@ -470,6 +472,57 @@ pub struct VerifyArgs {
     pub history: PathBuf,
 }
 
+/// `log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LogCommand,
+}
+
+/// What to do with logs on disk.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Size, offsets, epochs, times and compression of each log, and their sums.
+    #[command(after_help = LOG_HELP)]
+    Stats(LogDirArgs),
+    /// Check every batch: checksum, offsets without a gap, epochs that never fall, records that can be read, and that
+    /// nothing is missing of what was acknowledged or flushed.
+    #[command(after_help = LOG_HELP)]
+    Verify(LogDirArgs),
+    /// Print batches and records.
+    #[command(after_help = LOG_HELP)]
+    Dump(LogDumpArgs),
+}
+
+/// What the commands of `log` have in common.
+const LOG_HELP: &str = "The broker has to be stopped, and cannot start while this runs. Only headers are read for stats; \
+verify and dump read everything. Exit code 0 if nothing is wrong, 1 if damage was found. A torn tail is none: what a broker that \
+was killed had not flushed yet, and cuts when it starts.";
+
+/// Flags of `log stats` and `log verify`.
+#[derive(Debug, Args)]
+pub struct LogDirArgs {
+    /// A broker's data folder, or the folder of one partition in it.
+    pub dir: PathBuf,
+}
+
+/// Flags of `log dump`.
+#[derive(Debug, Args)]
+pub struct LogDumpArgs {
+    /// A broker's data folder, or the folder of one partition in it.
+    pub dir: PathBuf,
+    /// Begin with the record at this offset.
+    #[arg(long, default_value_t = 0, value_name = "OFFSET")]
+    pub from: u64,
+    /// Stop after this many records.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub max_records: Option<u64>,
+    /// Print keys, values and headers. Default: only how long they are.
+    #[arg(long)]
+    pub values: bool,
+}
+
 /// Flags of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
@@ -522,6 +575,9 @@ mod tests {
             "holdfast zone status zone-b",
             "holdfast bench produce orders --clients 2 --record 100 --duration 5s --rate 1000 --buffer 1000000",
             "holdfast verify history.jsonl --format json",
+            "holdfast log stats /data",
+            "holdfast log verify /data --format json",
+            "holdfast log dump /data/partitions/x --from 5 --max-records 10 --values",
             "holdfast health 127.0.0.1:7070",
         ] {
             assert!(parse(line).is_ok(), "{line}");

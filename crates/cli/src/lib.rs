@@ -86,6 +86,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Zone(args) => commands::with_runtime(commands::zone::run(&global, args.command)),
         Command::Bench(args) => commands::with_runtime(commands::bench::run(&global, args.command)),
         Command::Verify(args) => commands::verify::run(&global, &args),
+        Command::Log(args) => commands::log::run(&global, &args.command),
         Command::Health(args) => commands::with_runtime(commands::health::run(&global, args)),
         Command::Version => commands::version::run(&global),
     }

@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 use crate::config::Problems;
 use crate::error::ConnectError;
 use crate::metadata::Metadata;
-use crate::retry::{Backoff, Verdict, judge};
+use crate::retry::{Backoff, Failure, MAX_DELAY, Verdict, judge};
 use crate::routing::{Node, Router};
 use crate::{ClientConfig, ConfigError, ConsumerBuilder, ProducerBuilder};
 
@@ -222,21 +222,24 @@ impl Client {
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
         let left = deadline.saturating_duration_since(Instant::now());
-        let error = match timeout_at(deadline, run(node.clone(), left)).await {
+        let failure = match timeout_at(deadline, run(node.clone(), left)).await {
             Ok(Ok(response)) => {
                 node.budget.succeeded();
                 return Ok(response.into_inner());
             }
-            Ok(Err(status)) => ApiError::from_status(&status),
-            Err(_) => ApiError::new(ErrorCode::DeadlineExceeded, format!("{} did not answer", node.endpoint)),
+            Ok(Err(status)) => Failure::from(status),
+            Err(_) => {
+                let message = format!("{} did not answer", node.endpoint);
+                Failure::reached(ApiError::new(ErrorCode::DeadlineExceeded, message))
+            }
         };
-        if error.code == ErrorCode::Unavailable {
+        if failure.error.code == ErrorCode::Unavailable {
             self.inner.router.demote(&node.endpoint);
         }
         // Another broker costs this one nothing; only its advice, or a spent budget, makes the caller wait.
-        let advice = error.retry_after.unwrap_or_default();
-        let pause = if node.budget.take() { advice } else { crate::retry::MAX_DELAY.max(advice) };
-        Err((error, pause))
+        let advice = failure.error.retry_after.unwrap_or_default();
+        let pause = if node.budget.charge(&failure) { advice } else { MAX_DELAY.max(advice) };
+        Err((failure.error, pause))
     }
 }
 

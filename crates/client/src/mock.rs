@@ -124,6 +124,8 @@ pub(super) struct State {
     /// The topic id in every request to create one.
     pub(super) topics_asked: Vec<Bytes>,
     dead: Vec<u32>,
+    /// How often each broker was started.
+    runs: BTreeMap<u32, u64>,
 }
 
 pub(super) struct Shared {
@@ -148,16 +150,7 @@ impl MockCluster {
         });
         let mut runtimes = Vec::new();
         for broker in 0..brokers {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let shared_by_broker = shared.clone();
-            let endpoint = runtime.spawn(async move {
-                let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-                let endpoint = listener.local_addr().unwrap().to_string();
-                tokio::spawn(services::serve(shared_by_broker, broker, listener));
-                endpoint
-            });
-            let endpoint = endpoint.await.unwrap();
+            let (runtime, endpoint) = run_broker(&shared, broker, "127.0.0.1:0".to_owned()).await;
             lock(&shared.state).endpoints.push(endpoint);
             runtimes.push(Some(runtime));
         }
@@ -181,7 +174,7 @@ impl MockCluster {
         let mut state = lock(&self.shared.state);
         state.term += 1;
         let endpoints: Vec<&str> = state.endpoints.iter().map(String::as_str).collect();
-        let map = cluster_map_at(&endpoints, &state.leaders, &state.dead, state.term);
+        let map = cluster_map_at(&endpoints, &state.leaders, &state.dead, &state.runs, state.term);
         drop(state);
         self.shared.map.send_replace(Arc::new(map));
     }
@@ -197,6 +190,16 @@ impl MockCluster {
         if let Some(runtime) = self.runtimes[broker as usize].take() {
             runtime.shutdown_background();
         }
+    }
+
+    /// A killed broker is back at the same address, as another run. Nobody is told.
+    pub(crate) async fn restart(&mut self, broker: u32) {
+        let endpoint = self.endpoints()[broker as usize].clone();
+        let (runtime, _) = run_broker(&self.shared, broker, endpoint).await;
+        self.runtimes[broker as usize] = Some(runtime);
+        let mut state = lock(&self.shared.state);
+        state.dead.retain(|dead| *dead != broker);
+        *state.runs.entry(broker).or_insert(1) += 1;
     }
 
     pub(crate) fn fault(&self, broker: u32, faults: impl IntoIterator<Item = Fault>) {
@@ -264,6 +267,20 @@ impl Drop for MockCluster {
     }
 }
 
+/// A broker on threads of its own, and where it listens.
+async fn run_broker(shared: &Arc<Shared>, broker: u32, address: String) -> (Runtime, String) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let shared = shared.clone();
+    let endpoint = runtime.spawn(async move {
+        let listener = Listener::bind(&address).await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        tokio::spawn(services::serve(shared, broker, listener));
+        endpoint
+    });
+    let endpoint = endpoint.await.unwrap();
+    (runtime, endpoint)
+}
+
 /// Waits until `condition` holds.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -275,10 +292,17 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 
 /// A map of brokers 0.. in zone-a.., with one topic whose partitions are led as given.
 pub(crate) fn cluster_map(endpoints: &[&str], leaders: &[u32], dead: &[u32]) -> ClusterMap {
-    cluster_map_at(endpoints, leaders, dead, 1)
+    cluster_map_at(endpoints, leaders, dead, &BTreeMap::new(), 1)
 }
 
-fn cluster_map_at(endpoints: &[&str], leaders: &[u32], dead: &[u32], index: u32) -> ClusterMap {
+/// `runs` are those of brokers that were started more than once.
+pub(crate) fn cluster_map_at(
+    endpoints: &[&str],
+    leaders: &[u32],
+    dead: &[u32],
+    runs: &BTreeMap<u32, u64>,
+    index: u32,
+) -> ClusterMap {
     let version = u64::from(index);
     let replica = |broker| ReplicaId { broker: BrokerId(broker), dir: DirId(u64::from(broker)) };
     let ids = 0..endpoints.len() as u32;
@@ -291,7 +315,7 @@ fn cluster_map_at(endpoints: &[&str], leaders: &[u32], dead: &[u32], index: u32)
                 id: BrokerId(id),
                 zone: ZoneId::new(&format!("zone-{zone}")),
                 dir: DirId(u64::from(id)),
-                incarnation: Incarnation(1),
+                incarnation: Incarnation(runs.get(&id).copied().unwrap_or(1)),
                 client_endpoint: (*endpoint).to_owned(),
                 peer_endpoint: (*endpoint).to_owned(),
                 live: !dead.contains(&id),

@@ -59,9 +59,9 @@ impl Client {
         called.await.result.map(|answer| Term(answer.term))
     }
 
-    /// Has a partition recover from replicas that may have forgotten what they acknowledged (rule R37), led by `leader`
-    /// or by the first live member. Acknowledged records that no majority has on disk may be lost by it. Says which term
-    /// it is and who leads.
+    /// Has a partition recover from replicas that may have forgotten what they acknowledged, or from those that are left
+    /// where the disks of a majority are lost (rule R37), led by `leader` or by the first live member that still has its
+    /// data. Acknowledged records that no majority has on disk may be lost by it. Says which term it is and who leads.
     ///
     /// # Errors
     /// As the controllers give them. Refused where the partition takes records.

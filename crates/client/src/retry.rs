@@ -3,21 +3,67 @@
 //! The budget keeps retries from multiplying an overload: it limits how *fast* the same request goes to the same
 //! broker again, to one per [`MAX_DELAY`] once it is used up. It never takes a retry away from an idempotent batch,
 //! and a batch that goes to a new leader is no retry in its sense: the failover that everybody waits for is free.
+//!
+//! What fails for want of a leader, of a majority or of a process that listens says nothing of load. It costs no token
+//! and is tried again every [`OUTAGE_DELAY`] at the latest, so that the end of an outage is noticed soon, however long it
+//! took.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_core::ErrorCode;
-use holdfast_proto::ApiError;
+use holdfast_proto::{ApiError, never_sent};
+use tokio::time::Instant;
+use tonic::Status;
 
 use crate::sync::lock;
 
 /// Upper end of every random delay, and the pace of retries beyond the budget.
 pub const MAX_DELAY: Duration = Duration::from_secs(1);
+/// The same in an outage, where the broker is not the one to be spared.
+pub const OUTAGE_DELAY: Duration = Duration::from_millis(300);
+/// Between two attempts to connect to one broker where many partitions wait for it: they are made one by one.
+const DIAL_PACE: Duration = Duration::from_millis(2);
 /// Upper end of the first delay.
 const BASE_DELAY: Duration = Duration::from_millis(50);
 /// A server's advice is followed up to here.
 const MAX_ADVICE: Duration = Duration::from_secs(10);
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was said of it.
+    pub error: ApiError,
+    /// Whether anything of it may have left this process.
+    pub reached: bool,
+}
+
+impl Failure {
+    /// A failure of something that may have left this process.
+    pub fn reached(error: ApiError) -> Failure {
+        Failure { error, reached: true }
+    }
+
+    /// Whether the broker may have too much to do.
+    fn tells_of_load(&self) -> bool {
+        let outage = matches!(
+            self.error.code,
+            ErrorCode::NotLeader
+                | ErrorCode::LeaderUnavailable
+                | ErrorCode::LeaderLost
+                | ErrorCode::NotEnoughReplicas
+                | ErrorCode::NotEnoughReplicasAfterAppend
+                | ErrorCode::ControllerUnavailable
+        );
+        self.reached && !outage
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Failure {
+        Failure { error: ApiError::from_status(&status), reached: !never_sent(&status) }
+    }
+}
 
 /// What the answer to a request means for its repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,7 +107,11 @@ pub struct Backoff {
 impl Backoff {
     /// The next delay. Advice of the server, capped, is the least it will be.
     pub fn next_delay(&mut self, advice: Option<Duration>) -> Duration {
-        let bound = BASE_DELAY.saturating_mul(1 << self.attempts.min(10)).min(MAX_DELAY);
+        self.next_within(MAX_DELAY, advice)
+    }
+
+    fn next_within(&mut self, longest: Duration, advice: Option<Duration>) -> Duration {
+        let bound = BASE_DELAY.saturating_mul(1 << self.attempts.min(10)).min(longest);
         self.attempts = self.attempts.saturating_add(1);
         jitter(bound).max(advice.unwrap_or_default().min(MAX_ADVICE))
     }
@@ -87,6 +137,8 @@ pub(crate) fn jitter(bound: Duration) -> Duration {
 pub struct RetryBudget {
     /// In tenths of a token.
     tenths: Mutex<u32>,
+    /// The next attempt to connect after those that are planned.
+    dial: Mutex<Option<Instant>>,
 }
 
 impl RetryBudget {
@@ -99,25 +151,42 @@ impl RetryBudget {
     }
 
     /// Takes a token; `false` where there is none and the retry has to wait for [`MAX_DELAY`] instead.
-    pub fn take(&self) -> bool {
+    fn take(&self) -> bool {
         let mut tenths = lock(&self.tenths);
         let left = tenths.checked_sub(10);
         *tenths = left.unwrap_or(*tenths);
         left.is_some()
     }
 
-    /// The delay before a retry of what failed with `error`. A leadership on its way says nothing of load, and the
-    /// partitions of a lost zone all come to the same few brokers: they cost no token.
-    pub fn delay(&self, backoff: &mut Backoff, error: &ApiError) -> Duration {
-        let delay = backoff.next_delay(error.retry_after);
-        let moving = matches!(error.code, ErrorCode::NotLeader | ErrorCode::LeaderUnavailable);
-        if moving || self.take() { delay } else { delay.max(MAX_DELAY) }
+    /// Whether something else may go to the broker at once; takes a token where it failed under load.
+    pub fn charge(&self, failure: &Failure) -> bool {
+        !failure.tells_of_load() || self.take()
+    }
+
+    /// The delay before the same is sent to the broker again.
+    pub fn delay(&self, backoff: &mut Backoff, failure: &Failure) -> Duration {
+        let advice = failure.error.retry_after;
+        if failure.tells_of_load() {
+            let delay = backoff.next_delay(advice);
+            return if self.take() { delay } else { delay.max(MAX_DELAY) };
+        }
+        let delay = backoff.next_within(OUTAGE_DELAY, advice);
+        if failure.reached { delay } else { delay.max(self.dial_delay()) }
+    }
+
+    /// A port that refuses costs little, but not with a thousand partitions waiting behind it.
+    fn dial_delay(&self) -> Duration {
+        let now = Instant::now();
+        let mut dial = lock(&self.dial);
+        let at = dial.map_or(now, |at| at.max(now)).min(now + MAX_DELAY);
+        *dial = Some(at + DIAL_PACE);
+        at - now
     }
 }
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        RetryBudget { tenths: Mutex::new(Self::MAX_TENTHS) }
+        RetryBudget { tenths: Mutex::new(Self::MAX_TENTHS), dial: Mutex::default() }
     }
 }
 
@@ -136,25 +205,66 @@ mod tests {
         assert!(backoff.next_delay(Some(Duration::from_secs(3000))) <= MAX_ADVICE);
     }
 
+    fn failed(code: ErrorCode) -> Failure {
+        Failure::reached(ApiError::new(code, "as scripted"))
+    }
+
     #[test]
     fn a_spent_budget_slows_down_and_never_refuses() {
         let budget = RetryBudget::default();
         let mut backoff = Backoff::default();
-        let error = ApiError::new(ErrorCode::Overloaded, "full");
+        let overloaded = failed(ErrorCode::Overloaded);
         for _ in 0..10 {
-            assert!(budget.delay(&mut backoff, &error) <= MAX_DELAY);
+            assert!(budget.delay(&mut backoff, &overloaded) <= MAX_DELAY);
         }
-        assert!(!budget.take());
-        assert_eq!(budget.delay(&mut backoff, &error), MAX_DELAY);
-        let moving = ApiError::new(ErrorCode::LeaderUnavailable, "being appointed");
-        assert!(
-            budget.delay(&mut Backoff::default(), &moving) <= BASE_DELAY,
-            "a failover waits for no token"
-        );
+        assert!(!budget.charge(&overloaded));
+        assert_eq!(budget.delay(&mut backoff, &overloaded), MAX_DELAY);
         for _ in 0..10 {
             budget.succeeded();
         }
-        assert!(budget.take());
+        assert!(budget.charge(&overloaded));
+        assert!(!budget.charge(&overloaded));
+    }
+
+    /// However long an outage takes: it uses nothing up, and its end is noticed within the same short time.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_costs_no_token_and_no_growing_delay() {
+        let refused =
+            Failure { error: ApiError::new(ErrorCode::Unavailable, "connection refused"), reached: false };
+        let outages = [
+            refused,
+            failed(ErrorCode::NotLeader),
+            failed(ErrorCode::LeaderUnavailable),
+            failed(ErrorCode::LeaderLost),
+            failed(ErrorCode::NotEnoughReplicas),
+            failed(ErrorCode::NotEnoughReplicasAfterAppend),
+        ];
+        for failure in outages {
+            let (budget, mut backoff) = (RetryBudget::default(), Backoff::default());
+            for _ in 0..100 {
+                let delay = budget.delay(&mut backoff, &failure);
+                assert!(delay <= OUTAGE_DELAY, "{failure:?}: {delay:?}");
+                assert!(budget.charge(&failure), "{failure:?}: another broker is asked at once");
+                tokio::time::advance(delay).await;
+            }
+            for _ in 0..10 {
+                assert!(budget.take(), "{failure:?} took a token");
+            }
+        }
+        // One that took the request and went away may have had too much of it.
+        assert!(failed(ErrorCode::Unavailable).tells_of_load());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_wait_for_one_port_knock_one_by_one() {
+        let refused = Failure { error: ApiError::new(ErrorCode::Unavailable, "refused"), reached: false };
+        let budget = RetryBudget::default();
+        let delays = (0..10_000).map(|_| budget.delay(&mut Backoff::default(), &refused));
+        let mut delays: Vec<Duration> = delays.collect();
+        delays.sort();
+        assert!(delays[99] <= OUTAGE_DELAY, "a hundred are as quick as one: {:?}", delays[99]);
+        assert!(delays[400] >= 300 * DIAL_PACE, "{:?}", delays[400]);
+        assert_eq!(delays[9_999], MAX_DELAY);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_core::metadata::ClusterMap;
-use holdfast_core::{ErrorCode, PartitionId, Term, ZoneId};
+use holdfast_core::metadata::{Broker, ClusterMap};
+use holdfast_core::{ErrorCode, Incarnation, PartitionId, Term, ZoneId};
 use holdfast_proto::ApiError;
 use holdfast_proto::transport::{Link, MAX_CLIENT_MESSAGE, Tls, connect_lazy};
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
@@ -33,15 +33,27 @@ pub(crate) const DOUBT_AFTER: Duration = Duration::from_millis(500);
 pub(crate) struct Target {
     /// `host:port` of the broker.
     pub(crate) endpoint: String,
+    /// Its run: what an earlier one did, or did not do, says nothing of this one.
+    pub(crate) run: Incarnation,
     /// The partition's term in the map that said so.
     pub(crate) term: Term,
+}
+
+impl Target {
+    fn new(broker: &Broker, term: Term) -> Target {
+        Target { endpoint: broker.client_endpoint.clone(), run: broker.incarnation, term }
+    }
+
+    /// Whether `later` has to be judged by itself: another appointment, or another run of the same broker.
+    pub(crate) fn is_over_with(&self, later: &Target) -> bool {
+        self.term < later.term || (self.endpoint == later.endpoint && self.run != later.run)
+    }
 }
 
 /// The live leader of a partition.
 pub(crate) fn leader_of(map: &ClusterMap, partition: PartitionId) -> Option<Target> {
     let term = map.partition(partition)?.register.term;
-    let leader = map.leader_of(partition)?;
-    Some(Target { endpoint: leader.client_endpoint.clone(), term })
+    Some(Target::new(map.leader_of(partition)?, term))
 }
 
 /// The leader that a refusal names, if that is news: a broker of the map, in a term that the map does not know yet or
@@ -55,10 +67,11 @@ pub(crate) fn hinted(
     let endpoint = error.detail("leader_endpoint").filter(|_| error.code == ErrorCode::NotLeader)?;
     let known = map.partition(partition)?.register.term;
     let named = error.detail("leader_term").and_then(|term| term.parse().ok()).map_or(known, Term);
-    let is_broker =
-        |live: bool| map.brokers().any(|broker| broker.client_endpoint == endpoint && (broker.live || !live));
-    let is_news = is_broker(named == known) && named >= known && endpoint != refused_by.endpoint;
-    is_news.then(|| Target { endpoint: endpoint.to_owned(), term: named })
+    let must_live = named == known;
+    let is_it = |broker: &&Broker| broker.client_endpoint == endpoint && (broker.live || !must_live);
+    let broker = map.brokers().find(is_it)?;
+    let is_news = named >= known && endpoint != refused_by.endpoint;
+    is_news.then(|| Target::new(broker, named))
 }
 
 /// A live replica in `zone`, which may be the leader.
@@ -66,7 +79,7 @@ pub(crate) fn replica_in(map: &ClusterMap, partition: PartitionId, zone: &ZoneId
     let register = &map.partition(partition)?.register;
     let live = register.set.iter().filter(|replica| map.is_live(**replica));
     let broker = live.filter_map(|replica| map.broker(replica.broker)).find(|broker| broker.zone == *zone)?;
-    Some(Target { endpoint: broker.client_endpoint.clone(), term: register.term })
+    Some(Target::new(broker, register.term))
 }
 
 /// A broker by address: its channel and the retries it can still bear.
@@ -110,6 +123,8 @@ pub(crate) struct Router {
 struct Address {
     bootstrap: bool,
     zone: Option<ZoneId>,
+    /// The run of the broker that the map names.
+    run: Option<Incarnation>,
     /// Whether the map says that the broker is dead.
     dead: bool,
     failed_at: Option<Instant>,
@@ -127,9 +142,10 @@ impl Router {
         self.zone.as_ref()
     }
 
-    /// Takes in the brokers of a map. Bootstrap addresses stay; others go with their broker, and their channels too.
+    /// Takes in the brokers of a map. Bootstrap addresses stay; others go with their broker, and their channels too. A
+    /// broker that came back starts afresh: what its earlier run failed at, and the retries that took, are forgotten.
     pub(crate) fn learn(&self, map: &ClusterMap) {
-        let mut addresses = lock(&self.addresses);
+        let (mut addresses, mut nodes) = (lock(&self.addresses), lock(&self.nodes));
         addresses.retain(|endpoint, address| {
             address.dead = false;
             address.bootstrap || map.brokers().any(|broker| broker.client_endpoint == *endpoint)
@@ -138,8 +154,13 @@ impl Router {
             let address = addresses.entry(broker.client_endpoint.clone()).or_default();
             address.zone = Some(broker.zone.clone());
             address.dead = !broker.live;
+            let earlier = address.run.replace(broker.incarnation);
+            if earlier.is_some_and(|earlier| earlier != broker.incarnation) {
+                address.failed_at = None;
+                nodes.remove(&broker.client_endpoint);
+            }
         }
-        lock(&self.nodes).retain(|endpoint, _| addresses.contains_key(endpoint));
+        nodes.retain(|endpoint, _| addresses.contains_key(endpoint));
     }
 
     /// Puts an address behind the others for a while.
@@ -199,7 +220,8 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::cluster_map;
+    use crate::mock::{cluster_map, cluster_map_at};
+    use crate::retry::Failure;
 
     #[test]
     fn own_zone_first_failed_last_bootstrap_kept() {
@@ -230,7 +252,7 @@ mod tests {
     fn only_a_leader_that_is_news_is_followed() {
         let map = cluster_map(&["a:1", "b:1", "c:1"], &[1], &[0]);
         let partition = map.partitions().next().unwrap().id;
-        let refused_by = Target { endpoint: "b:1".to_owned(), term: Term(1) };
+        let refused_by = Target { endpoint: "b:1".to_owned(), run: Incarnation(1), term: Term(1) };
         let hint = |endpoint: &str, term: u32| {
             let error = ApiError::new(ErrorCode::NotLeader, "not me").with("leader_endpoint", endpoint);
             hinted(&map, partition, &refused_by, &error.with("leader_term", term)).map(|hint| hint.endpoint)
@@ -241,6 +263,23 @@ mod tests {
         assert_eq!(hint("a:1", 2).as_deref(), Some("a:1"), "back in a later one");
         assert_eq!(hint("b:1", 2), None, "itself");
         assert_eq!(hint("x:1", 2), None, "no broker");
+    }
+
+    /// What the earlier run used up is not the new one's to make good.
+    #[tokio::test]
+    async fn a_broker_that_came_back_starts_afresh() {
+        let router = Router::new(&[], None, None);
+        router.learn(&cluster_map(&["a:1", "b:1"], &[0], &[]));
+        let overloaded = Failure::reached(ApiError::new(ErrorCode::Overloaded, "full"));
+        let node = router.node("a:1").unwrap();
+        while node.budget.charge(&overloaded) {}
+        router.demote("a:1");
+        router.learn(&cluster_map_at(&["a:1", "b:1"], &[0], &[], &BTreeMap::new(), 2));
+        assert!(!router.node("a:1").unwrap().budget.charge(&overloaded), "the same run");
+        assert_eq!(router.order()[1], "a:1");
+        router.learn(&cluster_map_at(&["a:1", "b:1"], &[0], &[], &BTreeMap::from([(0, 2)]), 3));
+        assert!(router.node("a:1").unwrap().budget.charge(&overloaded));
+        assert!(lock(&router.addresses)["a:1"].failed_at.is_none());
     }
 
     #[tokio::test]

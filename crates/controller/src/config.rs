@@ -28,14 +28,16 @@ pub struct ControllerConfig {
     pub listen: String,
     /// All voters of the quorum, this one included; the same on each. 3 in three zones, or 5; 1 for a trial.
     pub voters: Vec<VoterConfig>,
-    /// Pause between two heartbeats of the leader to the other controllers. Smaller: an earlier failover at more
-    /// messages. Default: 50ms. At most a tenth of `election-timeout`.
+    /// Pause between two heartbeats of the leader to the other controllers, and how long an answer may take: not less than
+    /// a few round trips between zones. Smaller: an earlier failover at more messages. Default: 50ms. At most a tenth of
+    /// `election-timeout`.
     #[serde(default = "defaults::heartbeat_interval", with = "duration")]
     pub heartbeat_interval: Duration,
     /// Silence of the leader after which it is lost although its connections stand, and a leader without a majority's
     /// answers stops calling itself one. When connections break and are refused nothing is waited for but a fifth of
-    /// this since the leader was heard: so long its voters are bound to it. Also a fifth is how long votes may take, so
-    /// raise it where flushing takes longer than 100 ms. Default: 500ms. Minimum: 100ms.
+    /// this since the leader was heard: so long its voters are bound to it. Also a fifth is how long votes may take: where
+    /// disks take longer to flush, an election takes several rounds, ten times that or more, so raise it there. Default:
+    /// 500ms. Minimum: 100ms.
     #[serde(default = "defaults::election_timeout", with = "duration")]
     pub election_timeout: Duration,
     /// Silence of a broker after which it is declared dead and its partitions get other leaders. A false verdict costs

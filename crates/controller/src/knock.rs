@@ -67,3 +67,28 @@ fn note(shared: &Shared, run: Run) {
     shared.refusal.notify_one();
     shared.wake.notify_one();
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// Only a host that is up and where nobody listens refuses. One that cannot keep up with its callers does not answer.
+    #[tokio::test]
+    async fn a_closed_port_refuses_and_a_full_one_does_not() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        assert!(refused(&closed).await);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let full = listener.local_addr().unwrap().to_string();
+        let mut callers = Vec::new();
+        while let Ok(Ok(caller)) = timeout(PATIENCE, TcpStream::connect(&full)).await {
+            callers.push(caller);
+        }
+        assert!(!callers.is_empty());
+        assert!(!refused(&full).await);
+        assert!(!refused("nowhere.invalid:1").await);
+    }
+}

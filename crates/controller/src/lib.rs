@@ -19,6 +19,8 @@
 //!              what is volatile (heartbeats, reports) only leads to proposals, never to decisions.
 
 mod config;
+#[doc(hidden)]
+pub mod decoders;
 mod folder;
 mod handover;
 mod knock;

@@ -8,27 +8,31 @@
 //! another zone, and it did not come back within `reset_grace`: a killed process says so at once, by its sockets. Where
 //! its port refuses a connection, too, nobody waits for the grace to pass.
 //!
+//! Another run with the id of a known one is a restart, as a rule, and is taken as soon as the earlier one's stream has ended
+//! or is silent; while both are heard it is a second process under one id, maybe on a copy of the data folder.
+//!
 //! Invariants:  LIV-1  silence, and absence after a reset, count only while this process was awake
 //!              LIV-2  one verdict demotes brokers of one zone, all of its silent ones at once
 //!              LIV-3  no verdict leaves fewer than a majority of the zones with a live broker: beyond that no
 //!                     partition has a quorum, and a mistake of ours is the likelier explanation
+//!              LIV-4  an id belongs to the run that has it, as long as that lives: another one is refused
 
+mod session;
 mod witness;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use holdfast_core::metadata::{Broker, BrokerRegistration, ClusterMap, majority};
 use holdfast_core::{BrokerId, ControllerId, Incarnation, ZoneId};
 
 use crate::ledger::Reason;
+use session::{Claim, Session};
 pub(crate) use witness::Run;
 use witness::Witnesses;
 
 /// Brokers that are tracked at most; further ones are refused.
 const MAX_BROKERS: usize = 10_000;
-/// Earlier runs of a broker that are remembered, so that a zombie does not take its id back.
-const REMEMBERED_RUNS: usize = 8;
 /// A broker that is in no map is forgotten after this many session timeouts.
 const FORGET_AFTER: u32 = 60;
 
@@ -47,22 +51,22 @@ pub(crate) struct Tracker {
     begun: Option<Instant>,
     /// The last look. A gap between two looks is time in which this process did not run.
     looked: Option<Instant>,
+    /// Streams opened so far.
+    opened: u64,
 }
 
-#[derive(Debug)]
-struct Session {
-    registration: BrokerRegistration,
-    heard: Instant,
-    /// Streams that carry this run's heartbeats.
-    streams: usize,
-    /// When the last of them ended; `None` while there is one, or before there was.
-    cut: Option<Instant>,
-    /// Whether its port has refused a connection since.
-    refused: bool,
-    replaced: VecDeque<Incarnation>,
+/// What a heartbeat says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// What the map says.
+    Known,
+    /// The map must be changed for it.
+    News,
+    /// Nothing yet: another run may have the id.
+    Undecided,
 }
 
-/// Why a heartbeat does not count.
+/// Why a heartbeat does not count, and never will.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("broker {id} is registered in zone {registered}, not {requested}: an id never changes its zone")]
@@ -70,10 +74,10 @@ pub(crate) enum Refusal {
     #[error("broker {id} was started again elsewhere: this run of it is no longer the broker")]
     Replaced { id: BrokerId },
     #[error(
-        "broker {id} runs already, with another data folder: give this one an id of its own, or stop that one first and \
-         start this one once it counts as dead"
+        "broker {id} runs already, at {endpoint}: stop that one first, or give this one an id and a data folder of its \
+         own; a copy of the other's folder is not its own"
     )]
-    InUse { id: BrokerId },
+    InUse { id: BrokerId, endpoint: String },
     #[error("{MAX_BROKERS} brokers are known already")]
     TooMany,
 }
@@ -101,74 +105,76 @@ impl Tracker {
             leads_since: None,
             begun: None,
             looked: None,
+            opened: 0,
         }
     }
 
-    /// A broker was heard. Says whether the map must be changed for it.
+    /// A broker was heard.
     pub(crate) fn heard(
         &mut self,
         now: Instant,
         map: &ClusterMap,
         registration: BrokerRegistration,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Heard, Refusal> {
         let id = registration.id;
         let known = map.broker(id);
         if let Some(known) = known.filter(|known| known.zone != registration.zone) {
             let (registered, requested) = (known.zone.clone(), registration.zone);
             return Err(Refusal::OtherZone { id, registered, requested });
         }
-        if self.is_in_use(now, known, &registration) {
-            return Err(Refusal::InUse { id });
-        }
-        let news = !known.is_some_and(|known| matches_map(known, &registration));
         if !self.sessions.contains_key(&id) && self.sessions.len() >= MAX_BROKERS {
             return Err(Refusal::TooMany);
         }
-        self.absent.retain(|absent| absent.0 != id);
-        let session = self.sessions.entry(id).or_insert_with(|| Session {
-            registration: registration.clone(),
-            heard: now,
-            streams: 0,
-            cut: None,
-            refused: false,
-            replaced: VecDeque::new(),
-        });
-        if session.replaced.contains(&registration.incarnation) {
-            return Err(Refusal::Replaced { id });
+        // One that the map does not know does not keep the id from the one that it names: this process just started, and
+        // heard the wrong one first.
+        let named = known.is_some_and(|known| known.live && known.incarnation == registration.incarnation);
+        match self.claim(now, known, &registration) {
+            Claim::Refused(refusal) => return Err(refusal),
+            Claim::Open if !named => return Ok(Heard::Undecided),
+            Claim::Open | Claim::Granted => {}
         }
+        let news = !known.is_some_and(|known| matches_map(known, &registration));
+        self.absent.retain(|absent| absent.0 != id);
+        let session = self.sessions.entry(id).or_insert_with(|| Session::new(now, registration.clone()));
         if session.registration.incarnation != registration.incarnation {
-            session.replaced.truncate(REMEMBERED_RUNS - 1);
-            session.replaced.push_front(session.registration.incarnation);
-            (session.streams, session.cut, session.refused) = (0, None, false);
+            session.pass_to(now, registration.clone(), named);
         }
         session.registration = registration;
         session.heard = now.max(session.heard);
-        Ok(news)
+        Ok(if news { Heard::News } else { Heard::Known })
     }
 
-    /// Whether a run of that id on another data folder lives: a second process under one id is a mistake, and must not
-    /// take the place of the first with an empty disk. The same folder is locked by one process at a time, so a new
-    /// run on it is a restart.
-    fn is_in_use(&self, now: Instant, known: Option<&Broker>, registration: &BrokerRegistration) -> bool {
-        let lately = |since: Instant| now.saturating_duration_since(since) < self.session_timeout;
-        match (self.sessions.get(&registration.id), known) {
-            (Some(session), _) => {
-                session.registration.dir != registration.dir && session.streams > 0 && lately(session.heard)
+    /// Whether a run may go by its id.
+    fn claim(&mut self, now: Instant, known: Option<&Broker>, claimant: &BrokerRegistration) -> Claim {
+        let timeout = self.session_timeout;
+        match (self.sessions.get_mut(&claimant.id), known) {
+            (Some(session), _) => session.claim(now, claimant, timeout),
+            // Another folder is no restart, and what a controller has not heard yet that just started may still live.
+            (None, Some(known)) if known.live && known.dir != claimant.dir => {
+                let lately = |since: Instant| now.saturating_duration_since(since) < timeout;
+                if self.begun.is_none_or(lately) { Claim::Open } else { Claim::Granted }
             }
-            // What was not heard yet by a controller that has just started may still live.
-            (None, Some(known)) => {
-                known.live && known.dir != registration.dir && self.begun.is_none_or(lately)
-            }
-            (None, None) => false,
+            (None, _) => Claim::Granted,
         }
     }
 
-    /// A stream begins to carry heartbeats of a run that was heard.
-    pub(crate) fn opened(&mut self, run: Run) {
+    /// A stream begins to carry heartbeats of a run that was heard. Returns its number.
+    pub(crate) fn opened(&mut self, run: Run) -> u64 {
+        self.opened += 1;
+        let number = self.opened;
         if let Some(session) = self.session_of(run) {
             session.streams += 1;
+            session.latest_stream = number;
             (session.cut, session.refused) = (None, false);
         }
+        number
+    }
+
+    /// Whether that stream is the run's latest: what comes on an earlier one was said before.
+    pub(crate) fn is_latest(&self, (id, incarnation): Run, stream: u64) -> bool {
+        self.sessions.get(&id).is_some_and(|session| {
+            session.registration.incarnation == incarnation && session.latest_stream == stream
+        })
     }
 
     /// That stream ended. If it was the last, says where the broker listens, or listened.
@@ -215,7 +221,7 @@ impl Tracker {
     }
 
     /// Runs whose streams to this controller ended, and who did not come back in time.
-    pub(crate) fn lost(&self, now: Instant) -> BTreeSet<Run> {
+    fn lost(&self, now: Instant) -> BTreeSet<Run> {
         let gone = self.sessions.values().filter(|session| {
             let over = |cut| now.saturating_duration_since(cut) >= self.reset_grace;
             session.cut.is_some_and(|cut| session.refused || over(cut))
@@ -224,8 +230,15 @@ impl Tracker {
         gone.chain(self.absent.iter().copied()).collect()
     }
 
+    /// A look, what is lost by it, and when the next grace runs out. What is told to others, too, must not take a pause of
+    /// this process for absence (LIV-1).
+    pub(crate) fn look_for_losses(&mut self, now: Instant) -> (BTreeSet<Run>, Option<Instant>) {
+        self.look(now);
+        (self.lost(now), self.next_loss(now))
+    }
+
     /// When the next grace of a broker runs out whose streams ended.
-    pub(crate) fn next_loss(&self, now: Instant) -> Option<Instant> {
+    fn next_loss(&self, now: Instant) -> Option<Instant> {
         let ends = self.sessions.values().filter_map(|session| Some(session.cut? + self.reset_grace));
         ends.filter(|end| *end > now).min()
     }
@@ -268,8 +281,11 @@ impl Tracker {
         self.begun.get_or_insert(now);
         if pause >= self.reset_grace / 2 {
             // The fresh stream may wait in our listener.
-            for cut in self.sessions.values_mut().filter_map(|session| session.cut.as_mut()) {
-                *cut = (*cut + pause).min(now);
+            for session in self.sessions.values_mut() {
+                let since = session.claim.as_mut().map(|(_, since)| since);
+                for since in session.cut.as_mut().into_iter().chain(since) {
+                    *since = (*since + pause).min(now);
+                }
             }
         }
         if pause < self.session_timeout / 4 {

@@ -12,10 +12,7 @@ const LOOK: Duration = Duration::from_millis(25);
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         let now = Instant::now();
-        let (lost, next) = {
-            let brokers = shared.brokers();
-            (brokers.tracker.lost(now), brokers.tracker.next_loss(now))
-        };
+        let (lost, next) = shared.brokers().tracker.look_for_losses(now);
         let news = shared.lost.send_if_modified(|known| {
             let news = *known != lost;
             *known = lost;

@@ -74,6 +74,14 @@ impl Reports {
         }
     }
 
+    /// The broker's streams have ended. Whether its leaders are stuck is not known any more: they may go on by now, and say
+    /// so elsewhere. It tells all that is, again, as soon as it is back.
+    pub(crate) fn cut(&mut self, map: &ClusterMap, broker: BrokerId) {
+        let leads =
+            |id: PartitionId| map.partition(id).is_some_and(|known| known.register.leader.broker == broker);
+        self.stalled.retain(|&id, _| !leads(id));
+    }
+
     /// Whether there is anything to act on.
     pub(crate) fn is_empty(&self) -> bool {
         self.stalled.is_empty() && self.complete.is_empty()
@@ -274,6 +282,32 @@ mod tests {
         apply(&mut metadata, Command::Appoint(vec![appointment]));
         reports.forget_past_terms(metadata.map());
         assert!(reports.standing.is_empty());
+    }
+
+    /// It may have got going since, and told so only to others: a controller that is elected later must not move it for
+    /// what it was told before.
+    #[test]
+    fn what_a_broker_said_before_it_was_cut_off_moves_no_leader() {
+        let (mut reports, metadata) = (Reports::default(), cluster());
+        let register = metadata.map().partition(PARTITION).unwrap().register.clone();
+        let now = Instant::now();
+        let report = LeaderReport {
+            partition: PARTITION,
+            term: register.term,
+            state: LeaderState::Stalled,
+            log_end_offset: Offset(0),
+            writable: false,
+            in_sync: vec![],
+        };
+        let leader = register.leader.broker;
+        let other = register.set.iter().find(|replica| replica.broker != leader).unwrap().broker;
+        reports.reported(now, metadata.map(), leader, &report, false);
+        reports.cut(metadata.map(), other);
+        assert!(!reports.is_empty(), "the end of another broker's stream");
+        reports.cut(metadata.map(), leader);
+        assert_eq!(reports.verdicts(now, metadata.map()), (vec![], vec![]));
+        reports.reported(now, metadata.map(), leader, &report, false);
+        assert_eq!(reports.verdicts(now, metadata.map()).0.len(), 1, "it is back, and still stuck");
     }
 
     #[test]

@@ -159,6 +159,8 @@ mod planting {
         "R33":
             /// A log is opened without a look at its checksums.
             TrustChecksums,
+            /// Damage below what was acknowledged is cut like a torn tail.
+            CutDamage,
         "R34":
             /// What waits when the log fails is sent all the same.
             SpeakAfterFailure,
@@ -177,6 +179,8 @@ mod planting {
             VoteAfterFailure,
             /// A replica that lost its tail votes.
             VoteAfterTailLoss,
+            /// A replica whose log was found damaged votes.
+            VoteAfterDamage,
             /// That a replica lost its tail is forgotten with its process.
             ForgetTailLoss,
             /// Non-voters are counted.
@@ -191,6 +195,16 @@ mod planting {
         "R37":
             /// A term after an unclean one is unclean too.
             UncleanSticks,
+            /// An unclean recovery waits for replicas that are lost.
+            KeepLostReplicas,
+            /// New directories take the places of lost ones although a majority is left.
+            GiveUpMajority,
+            /// What is left of a lost set is not asked by later terms.
+            ForgetWhatIsLeft,
+            /// A replica that was just put in leads an unclean recovery.
+            LeadUncleanWithNothing,
+            /// What is left of a lost set is gone back to as if it were one.
+            GoBackToWhatIsLeft,
         "R38":
             /// The table of producers does not go back with the log.
             KeepCutSequences,
@@ -215,6 +229,8 @@ mod planting {
             CreateWithoutPromise,
             /// A new replica speaks before what it promised is on disk.
             CreateWithoutPersist,
+            /// What is told of a deleted replica counts for the one that is made in its place.
+            HearForEarlierLife,
         "META-4":
             /// A map is taken in part.
             AdoptPart,

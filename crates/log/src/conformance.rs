@@ -1,11 +1,14 @@
 //! The tests every [`PartitionLog`] passes, in memory and on real files.
 
 mod append_and_read;
+mod checkpoints;
 mod crash;
 mod flushing;
+mod indexing;
 mod interleaving;
 mod model;
 mod opening;
+mod rolling;
 mod truncation;
 
 use std::path::{Path, PathBuf};
@@ -14,10 +17,15 @@ use std::sync::Arc;
 use holdfast_core::record_batch::{BatchHeader, RecordBatch, RecordBatchBuilder};
 use holdfast_core::{LeaderEpoch, Offset, Term};
 
-use crate::{ByteSize, Fs, LogConfig, LogError, MemFs, Opened, PartitionLog, RealFs, Recovery};
+use crate::{
+    ByteSize, CachedFs, Derived, Fs, LogConfig, LogError, MemFs, Opened, PartitionLog, RealFs, Recovery,
+};
 
 /// Runs a test on every implementation of [`Fs`].
 fn on_every_fs(test: impl Fn(&Place)) {
+    // So few that files are closed and opened again all the time.
+    let cached = CachedFs::new(Arc::new(MemFs::new()), 2);
+    test(&Place { fs: Arc::new(cached), dir: PathBuf::from("/data/topic-0"), config: small() });
     test(&Place { fs: Arc::new(MemFs::new()), dir: PathBuf::from("/data/topic-0"), config: small() });
     let folder = tempfile::tempdir().unwrap();
     test(&Place { fs: Arc::new(RealFs), dir: folder.path().join("data/topic-0"), config: small() });
@@ -25,7 +33,7 @@ fn on_every_fs(test: impl Fn(&Place)) {
 
 /// Small enough that a few batches fill a segment, so that segments matter in every test.
 fn small() -> LogConfig {
-    LogConfig { segment_size: ByteSize(2048), index_interval: ByteSize(256) }
+    LogConfig { segment_size: ByteSize(2048), index_interval: ByteSize(256), ..LogConfig::default() }
 }
 
 /// Where a test's log is.
@@ -36,7 +44,64 @@ struct Place {
     config: LogConfig,
 }
 
+/// Derives a list of all batches: base offset, length and checksum of each.
+#[derive(Debug, Default)]
+struct Recorder {
+    seen: Vec<Seen>,
+    /// How many of them came from a snapshot.
+    restored: usize,
+}
+
+type Seen = (u64, u32, u32);
+
+fn seen(header: &BatchHeader) -> Seen {
+    (header.base_offset.0, header.length, header.crc)
+}
+
+impl Derived for Recorder {
+    fn restore(&mut self, snapshot: &[u8]) -> bool {
+        let (batches, rest) = snapshot.as_chunks::<16>();
+        assert!(rest.is_empty());
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+        let read = |bytes: &[u8; 16]| {
+            (number(&bytes[..8]), number(&bytes[8..12]) as u32, number(&bytes[12..]) as u32)
+        };
+        self.seen = batches.iter().map(read).collect();
+        self.restored = self.seen.len();
+        true
+    }
+
+    fn visit(&mut self, header: &BatchHeader) {
+        self.seen.push(seen(header));
+    }
+}
+
+/// What a [`Recorder`] says of the log.
+fn snapshot(log: &PartitionLog) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for batch in content(log) {
+        let (base, length, crc) = seen(batch.header());
+        bytes.extend_from_slice(&base.to_be_bytes());
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&crc.to_be_bytes());
+    }
+    bytes
+}
+
 impl Place {
+    /// Opens the log from a checkpoint, if there is one. What was derived has to be what the log holds.
+    fn try_resume(&self, recovery: Recovery) -> Result<(PartitionLog, Opened, Recorder), LogError> {
+        let mut recorder = Recorder::default();
+        let opened = PartitionLog::open_derived(
+            self.fs.clone(),
+            &self.dir,
+            self.config.clone(),
+            recovery,
+            &mut recorder,
+        );
+        opened.map(|(log, opened)| (log, opened, recorder))
+    }
+
     fn try_open(&self, recovery: Recovery) -> Result<(PartitionLog, Opened, Vec<BatchHeader>), LogError> {
         let mut visited = Vec::new();
         let mut visit = |header: &BatchHeader| visited.push(*header);
@@ -49,9 +114,15 @@ impl Place {
         self.try_open(Recovery::default()).unwrap().0
     }
 
-    /// The log's files with their content.
+    /// The segments with their content.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let names = self.fs.list(&self.dir).unwrap();
+        self.files_of(".log")
+    }
+
+    /// The files of that kind with their content.
+    fn files_of(&self, suffix: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut names = self.fs.list(&self.dir).unwrap();
+        names.retain(|name| name.to_str().unwrap().ends_with(suffix));
         let read = |name| {
             let path = self.dir.join(name);
             let file = self.fs.open(&path, crate::OpenMode::Existing).unwrap();
@@ -105,14 +176,45 @@ fn content(log: &PartitionLog) -> Vec<RecordBatch> {
     found
 }
 
+/// Flushes, notes what is known of the log, and makes that durable.
+fn checkpoint(log: &mut PartitionLog) {
+    flush(log);
+    let snapshot = snapshot(log);
+    log.checkpoint(&snapshot).unwrap();
+    flush(log);
+}
+
+fn flush(log: &mut PartitionLog) {
+    if let Some(ticket) = log.take_flush() {
+        ticket.run().unwrap();
+    }
+}
+
+/// Every offset and every time is found where the batches say.
+fn check_lookups(log: &PartitionLog, batches: &[RecordBatch]) {
+    let (reader, end) = (log.reader(), log.log_end_offset());
+    for (number, batch) in batches.iter().enumerate() {
+        let header = batch.header();
+        assert_eq!(reader.read(header.last_offset(), end, 1).unwrap(), batch.bytes());
+        // Looking through a long list for each of its times takes long.
+        if number > 40 && number % 31 != 0 {
+            continue;
+        }
+        let timestamp = header.max_timestamp;
+        let first = batches.iter().find(|batch| batch.header().max_timestamp >= timestamp).unwrap().header();
+        let expected = Some((first.base_offset, first.max_timestamp));
+        assert_eq!(reader.offset_for_timestamp(timestamp, end).unwrap(), expected);
+    }
+    let latest = batches.iter().map(|batch| batch.header().max_timestamp).max().unwrap_or(0);
+    assert_eq!(reader.offset_for_timestamp(latest + 1, end).unwrap(), None);
+}
+
 /// A log that holds `batches`, flushed.
 fn filled(place: &Place, batches: &[RecordBatch]) -> PartitionLog {
     let mut log = place.open();
     for batch in batches {
         log.append(std::slice::from_ref(batch)).unwrap();
     }
-    if let Some(ticket) = log.take_flush() {
-        ticket.run().unwrap();
-    }
+    flush(&mut log);
     log
 }

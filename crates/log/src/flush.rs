@@ -2,27 +2,51 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use holdfast_core::{Offset, mutant};
 
 use crate::shared::Shared;
-use crate::{File, Fs};
+use crate::{File, checkpoint, index_file, segment};
+
+/// What a file is of the log that ends, or of the segment that begins, at an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Segment,
+    Index,
+    Checkpoint,
+}
+
+impl Part {
+    pub(crate) fn path(self, dir: &Path, base: Offset) -> PathBuf {
+        match self {
+            Part::Segment => segment::path(dir, base),
+            Part::Index => index_file::path(dir, base),
+            Part::Checkpoint => checkpoint::newest_path(dir),
+        }
+    }
+}
 
 /// What of a log is not known to be on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    files: BTreeMap<Offset, Arc<dyn File>>,
+    /// Held open until they are flushed: who opens a file anew may never hear that writing it failed.
+    files: BTreeMap<(Offset, Part), Arc<dyn File>>,
     dirs: BTreeSet<PathBuf>,
     /// Ends promised by tickets that may still be running.
     promised: Vec<Weak<AtomicU64>>,
 }
 
 impl Dirty {
-    pub(crate) fn mark_file(&mut self, base: Offset, file: &Arc<dyn File>) {
-        self.files.entry(base).or_insert_with(|| Arc::clone(file));
+    pub(crate) fn mark_file(&mut self, base: Offset, part: Part, file: &Arc<dyn File>) {
+        self.files.entry((base, part)).or_insert_with(|| Arc::clone(file));
+    }
+
+    /// The file, if it is to be flushed.
+    pub(crate) fn file(&self, base: Offset, part: Part) -> Option<Arc<dyn File>> {
+        self.files.get(&(base, part)).cloned()
     }
 
     pub(crate) fn mark_dir(&mut self, dir: PathBuf) {
@@ -31,19 +55,14 @@ impl Dirty {
 
     /// The log now ends at `end`, in the segment that starts at `active`: nothing above is promised any more.
     pub(crate) fn truncated(&mut self, active: Offset, end: Offset) {
-        self.files.retain(|base, _| *base <= active);
+        self.files.retain(|(base, _), _| *base <= active);
         self.promised.retain(|promise| {
             let alive = promise.upgrade();
             alive.inspect(|promise| _ = promise.fetch_min(end.0, Ordering::SeqCst)).is_some()
         });
     }
 
-    pub(crate) fn take(
-        &mut self,
-        fs: &Arc<dyn Fs>,
-        shared: &Arc<Shared>,
-        end: Offset,
-    ) -> Option<FlushTicket> {
+    pub(crate) fn take(&mut self, shared: &Arc<Shared>, end: Offset) -> Option<FlushTicket> {
         if self.files.is_empty() && self.dirs.is_empty() {
             return None;
         }
@@ -53,7 +72,6 @@ impl Dirty {
         Some(FlushTicket {
             files: std::mem::take(&mut self.files).into_values().collect(),
             dirs: std::mem::take(&mut self.dirs),
-            fs: Arc::clone(fs),
             shared: Arc::clone(shared),
             end,
             settled: AtomicBool::new(false),
@@ -70,7 +88,6 @@ impl Dirty {
 pub struct FlushTicket {
     files: Vec<Arc<dyn File>>,
     dirs: BTreeSet<PathBuf>,
-    fs: Arc<dyn Fs>,
     shared: Arc<Shared>,
     end: Arc<AtomicU64>,
     settled: AtomicBool,
@@ -109,7 +126,7 @@ impl FlushTicket {
             return Ok(());
         }
         self.files.iter().try_for_each(|file| file.sync_data())?;
-        self.dirs.iter().try_for_each(|dir| self.fs.sync_dir(dir))
+        self.dirs.iter().try_for_each(|dir| self.shared.fs.sync_dir(dir))
     }
 }
 

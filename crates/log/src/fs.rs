@@ -3,6 +3,7 @@
 //! Invariant for users: bytes are durable after `sync_data` of the file, names after `sync_dir` of their folder,
 //! nothing before.
 
+pub mod cached;
 pub mod mem;
 pub mod real;
 
@@ -22,6 +23,8 @@ const WRITE_AGAIN_CHUNK: usize = 1 << 20;
 pub enum OpenMode {
     /// It must exist.
     Existing,
+    /// It must exist, and is only read: writing to it fails.
+    ReadOnly,
     /// It must not exist and is created empty.
     CreateNew,
     /// It is created, or emptied if it exists.
@@ -70,7 +73,7 @@ pub trait Fs: Send + Sync + Debug {
     /// Creates a folder and those above it where they are missing. Not durable: see [`create_dir_synced`].
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and, in all modes but one, writing.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// Renames within one folder, replacing what is there.

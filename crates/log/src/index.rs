@@ -1,76 +1,105 @@
-//! The sparse index of one segment: which offset is near which byte. Kept in memory, rebuilt when a log is opened.
+//! The sparse index of one segment: which offset, and which time, is near which byte.
 //!
-//! Invariants: entries ascend in offset and in position; two neighbours are at least an interval apart, and every
-//! batch starts less than an interval behind an entry (or is one).
+//! Entries are collected in memory; whenever a block of them is full it goes to the index file ([`crate::index_file`]).
+//! So an index takes at most a block in memory, however large the segment.
+//!
+//! Invariants: entries ascend in offset and in position, their times do not descend; two neighbours are at least an
+//! interval apart, and every batch starts less than an interval behind an entry (or is one).
 
-/// Places and times of a segment's batches, one entry per interval.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OffsetIndex {
-    entries: Vec<Entry>,
-    max_timestamp: Option<i64>,
-}
+use crate::index_file::{self, BLOCK_ENTRIES, BLOCK_LEN};
+use holdfast_core::Offset;
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Offset of a batch less the segment's base offset.
-    relative: u32,
-    /// First byte of that batch in the segment.
-    position: u32,
+/// Where one batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Offset of the batch less the segment's base offset.
+    pub(crate) relative: u32,
+    /// First byte of the batch in the segment.
+    pub(crate) position: u32,
     /// Largest timestamp of the batches before it in the segment; `i64::MIN` if there is none.
-    max_before: i64,
+    pub(crate) max_before: i64,
 }
 
-impl OffsetIndex {
-    /// Takes in the next batch of the segment: its relative offset, first byte and largest timestamp.
-    pub(crate) fn add(&mut self, relative: u64, position: u64, timestamp: i64, interval: u64) {
-        let far_enough =
-            self.entries.last().is_none_or(|last| position.saturating_sub(last.position.into()) >= interval);
+/// What of an index is in its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Number of blocks.
+    pub(crate) blocks: u32,
+    /// Checksum of the last of them, which covers that of the one before, and so on; 0 before the first.
+    pub(crate) chain: u32,
+}
+
+/// The two entries between which what is looked for begins: the last one that is before it, and the first that is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Between {
+    pub(crate) before: Option<Entry>,
+    pub(crate) at: Option<Entry>,
+}
+
+/// The index of the segment that is appended to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ActiveIndex {
+    pub(crate) written: Written,
+    /// The newest entries, not in the file yet.
+    tail: Vec<Entry>,
+    /// Position of the newest entry of all.
+    last: Option<u32>,
+}
+
+impl ActiveIndex {
+    /// One of which `tail` is not in the file. `last` is the position of the newest entry of all.
+    pub(crate) fn resumed(written: Written, tail: Vec<Entry>, last: Option<u32>) -> ActiveIndex {
+        ActiveIndex { written, tail, last }
+    }
+
+    /// Position of the newest entry.
+    pub(crate) fn last(&self) -> Option<u32> {
+        self.last
+    }
+
+    /// Takes in the next batch of the segment: its relative offset, its first byte, and the largest timestamp of those
+    /// before it.
+    pub(crate) fn add(&mut self, relative: u64, position: u64, max_before: Option<i64>, interval: u64) {
+        let far_enough = self.last.is_none_or(|last| position.saturating_sub(last.into()) >= interval);
         // What does not fit is found from the entry before: slower, not wrong. Segments are rolled before that.
         if far_enough && let (Ok(relative), Ok(position)) = (relative.try_into(), position.try_into()) {
-            let max_before = self.max_timestamp.unwrap_or(i64::MIN);
-            self.entries.push(Entry { relative, position, max_before });
+            self.tail.push(Entry { relative, position, max_before: max_before.unwrap_or(i64::MIN) });
+            self.last = Some(position);
         }
-        self.max_timestamp = self.max_timestamp.max(Some(timestamp));
     }
 
-    /// Largest timestamp in the segment; `None` if it is empty.
-    pub(crate) fn max_timestamp(&self) -> Option<i64> {
-        self.max_timestamp
+    /// Entries that are not in the file yet.
+    pub(crate) fn tail(&self) -> &[Entry] {
+        &self.tail
     }
 
-    /// Where to start looking for the batch that holds a relative offset: the last entry not above it.
-    pub(crate) fn floor(&self, relative: u64) -> u64 {
-        let count = self.entries.partition_point(|entry| u64::from(entry.relative) <= relative);
-        self.position_before(count)
+    /// Looks among the entries in memory. `None` where the answer is in the file.
+    pub(crate) fn search_tail(&self, before: impl Fn(&Entry) -> bool) -> Option<Between> {
+        let between = search(&self.tail, before);
+        (between.before.is_some() || self.written.blocks == 0).then_some(between)
     }
 
-    /// First byte of the first indexed batch at or above a relative offset; `None` if none is.
-    pub(crate) fn ceiling(&self, relative: u64) -> Option<u64> {
-        let count = self.entries.partition_point(|entry| u64::from(entry.relative) < relative);
-        self.entries.get(count).map(|entry| entry.position.into())
+    /// The next block for the file, of the segment that starts at `base`: a full one or, where `partial`, whatever there
+    /// is. `None` if there is nothing to write.
+    pub(crate) fn next_block(&self, base: Offset, partial: bool) -> Option<[u8; BLOCK_LEN]> {
+        let least = if partial { 1 } else { BLOCK_ENTRIES };
+        let entries =
+            self.tail.get(..self.tail.len().min(BLOCK_ENTRIES)).filter(|some| some.len() >= least)?;
+        Some(index_file::encode_block(base, self.written, entries))
     }
 
-    /// Where to start looking for the first batch whose largest timestamp is at or above `timestamp`.
-    pub(crate) fn before_timestamp(&self, timestamp: i64) -> u64 {
-        let count = self.entries.partition_point(|entry| entry.max_before < timestamp);
-        self.position_before(count)
+    /// The block is in the file.
+    pub(crate) fn block_written(&mut self, block: &[u8; BLOCK_LEN]) {
+        self.tail.drain(..self.tail.len().min(BLOCK_ENTRIES));
+        self.written = Written { blocks: self.written.blocks + 1, chain: index_file::checksum_of(block) };
     }
+}
 
-    /// Forgets the batches from `position` on. `kept` is the largest timestamp of those that stay behind the last
-    /// entry below `position`.
-    pub(crate) fn truncate(&mut self, position: u64, kept: Option<i64>) {
-        let count = self.entries.partition_point(|entry| u64::from(entry.position) < position);
-        let at_cut = self.entries.get(count).filter(|entry| u64::from(entry.position) == position);
-        let at_cut = at_cut.map(|entry| entry.max_before);
-        self.entries.truncate(count);
-        let before = self.entries.last().map(|entry| entry.max_before);
-        // An entry right at the cut knows about all before it; nothing of it was walked then.
-        self.max_timestamp = at_cut.max(before).max(kept).filter(|_| count > 0);
-    }
-
-    fn position_before(&self, count: usize) -> u64 {
-        count.checked_sub(1).and_then(|last| self.entries.get(last)).map_or(0, |entry| entry.position.into())
-    }
+/// The entries around the point where `before` stops to hold.
+pub(crate) fn search(entries: &[Entry], before: impl Fn(&Entry) -> bool) -> Between {
+    let count = entries.partition_point(before);
+    let last = count.checked_sub(1).and_then(|last| entries.get(last));
+    Between { before: last.copied(), at: entries.get(count).copied() }
 }
 
 #[cfg(test)]
@@ -78,43 +107,58 @@ mod tests {
     use super::*;
 
     /// Batches of 100 bytes and 10 records with times 0, 10, 20, ...; an entry every 300 bytes.
-    fn index() -> OffsetIndex {
-        let mut index = OffsetIndex::default();
+    fn index() -> ActiveIndex {
+        let mut index = ActiveIndex::default();
         for batch in 0..10_u64 {
-            index.add(batch * 10, batch * 100, batch as i64 * 10, 300);
+            let max_before = batch.checked_sub(1).map(|before| before as i64 * 10);
+            index.add(batch * 10, batch * 100, max_before, 300);
         }
         index
     }
 
+    fn positions(between: Between) -> (Option<u32>, Option<u32>) {
+        (between.before.map(|entry| entry.position), between.at.map(|entry| entry.position))
+    }
+
     #[test]
-    fn offsets_are_found_from_the_entry_before() {
+    fn offsets_are_found_between_two_entries() {
         let index = index();
-        let found: Vec<u64> = [0, 29, 30, 59, 60, 95, u64::MAX].map(|offset| index.floor(offset)).into();
-        assert_eq!(found, [0, 0, 300, 300, 600, 900, 900]);
-        assert_eq!(
-            [0, 1, 30, 31, 91].map(|o| index.ceiling(o)),
-            [Some(0), Some(300), Some(300), Some(600), None]
-        );
+        let found = |relative| positions(search(index.tail(), |entry| u64::from(entry.relative) <= relative));
+        assert_eq!(found(0), (Some(0), Some(300)));
+        assert_eq!(found(29), (Some(0), Some(300)));
+        assert_eq!(found(30), (Some(300), Some(600)));
+        assert_eq!(found(u64::MAX), (Some(900), None));
     }
 
     #[test]
     fn times_are_found_from_an_entry_before_the_first_match() {
         let index = index();
+        let from = |time| positions(search(index.tail(), |entry| entry.max_before < time)).0;
         assert_eq!(
-            [i64::MIN, 0, 20, 21, 30, 85].map(|t| index.before_timestamp(t)),
-            [0, 0, 0, 300, 300, 900]
+            [i64::MIN, 0, 20, 21, 30, 85].map(from),
+            [None, Some(0), Some(0), Some(300), Some(300), Some(900)]
         );
-        assert_eq!(index.max_timestamp(), Some(90));
     }
 
     #[test]
-    fn truncation_forgets_entries_and_times() {
-        let mut index = index();
-        index.truncate(700, Some(60));
-        assert_eq!((index.floor(100), index.max_timestamp()), (600, Some(60)));
-        index.truncate(600, None);
-        assert_eq!((index.floor(100), index.max_timestamp()), (300, Some(50)));
-        index.truncate(0, None);
-        assert_eq!((index.floor(100), index.max_timestamp()), (0, None));
+    fn what_went_to_the_file_is_not_answered_from_memory() {
+        let mut index = ActiveIndex::default();
+        for batch in 0..100 {
+            index.add(batch, batch * 300, None, 300);
+        }
+        let block = index.next_block(Offset(7), false).unwrap();
+        index.block_written(&block);
+        assert_eq!((index.written.blocks, index.tail().len()), (1, 100 - BLOCK_ENTRIES));
+        assert!(index.search_tail(|entry| entry.relative <= 3).is_none());
+        assert_eq!(
+            positions(index.search_tail(|entry| entry.relative <= 99).unwrap()),
+            (Some(99 * 300), None)
+        );
+        assert!(index.next_block(Offset(7), false).is_none());
+        // The interval counts from the entry that went.
+        let block = index.next_block(Offset(7), true).unwrap();
+        index.block_written(&block);
+        index.add(100, 99 * 300 + 1, None, 300);
+        assert!(index.tail().is_empty());
     }
 }

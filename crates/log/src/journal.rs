@@ -180,6 +180,21 @@ impl Journal {
     }
 }
 
+/// Reads the journal at `path` and changes nothing: every payload goes to `visit` in order. Returns the bytes behind the
+/// last whole frame, which [`Journal::open`] would cut as a torn tail.
+///
+/// # Errors
+/// Those of [`Journal::open`]; a journal that is missing is one of them.
+pub fn read(
+    fs: &dyn Fs,
+    path: &Path,
+    visit: &mut dyn FnMut(&[u8]) -> Result<(), VisitError>,
+) -> Result<u64, JournalError> {
+    let file = fs.open(path, OpenMode::ReadOnly).map_err(JournalError::io("opening journal", path))?;
+    let len = file.len().map_err(JournalError::io("reading size of journal", path))?;
+    Ok(len - read_back(&*file, len, path, visit)?.end)
+}
+
 /// Flushes a journal apart from its writer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct JournalFlusher {

@@ -1,12 +1,16 @@
 //! The bytes of Holdfast: partition logs and journals, synchronous, behind the [`Fs`] trait.
 //!
 //! ```text
-//! partition_log   segments in order: append, roll, truncate_to, flush tickets
+//! partition_log   segments in order: append, roll, truncate_to, flush tickets, checkpoints
 //! reader          reads while the log is appended to, on other threads
-//! recovery        what is kept when a log is opened (rule R33)
-//! segment, index  one file of batches; which offset is where in it
+//! recovery        what is kept when a log is opened (rule R33), and what need not be looked at for that
+//! replica         opening the log of a replica by what is stored of it
+//! inspect         looking at a log that nobody has open, past damage, without changing it
+//! segment         one file of batches
+//! index           which offset and which time is where in it: the newest entries in memory, the rest in a file
+//! checkpoint      what is to be known of the log below an offset
 //! journal         checksummed frames for small durable state
-//! fs              real files; files in memory that lose what was not synced at a crash
+//! fs              real files, some of them kept open; files in memory that lose what was not synced at a crash
 //! ```
 //!
 //! Not here: threads, clocks, async, retries, when to flush. Whoever drives a log decides that.
@@ -16,15 +20,20 @@
 //! - A failed write or flush is never retried: the log is poisoned, and what it holds is judged anew when opened.
 
 mod byte_size;
+mod checkpoint;
 mod config;
+mod derived;
 mod error;
 mod flush;
 pub mod fs;
 mod index;
+mod index_file;
+pub mod inspect;
 pub mod journal;
 mod partition_log;
 mod reader;
 mod recovery;
+mod replica;
 mod segment;
 mod shared;
 mod window;
@@ -34,8 +43,10 @@ mod conformance;
 
 pub use byte_size::{ByteSize, ParseByteSizeError};
 pub use config::LogConfig;
+pub use derived::Derived;
 pub use error::{Damage, LogError};
 pub use flush::FlushTicket;
+pub use fs::cached::CachedFs;
 pub use fs::mem::MemFs;
 pub use fs::real::RealFs;
 pub use fs::{File, Fs, OpenMode, Volume, atomic_write, create_dir_synced};
@@ -43,3 +54,4 @@ pub use journal::{Journal, JournalError, JournalFlusher};
 pub use partition_log::PartitionLog;
 pub use reader::LogReader;
 pub use recovery::{Opened, Recovery};
+pub use replica::{ReplicaLogError, checkpoint_replica, open_replica};

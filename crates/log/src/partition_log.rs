@@ -3,43 +3,49 @@
 //! One owner appends, truncates and takes flush tickets; [`LogReader`]s and [`FlushTicket`]s work beside it on
 //! other threads.
 //!
+//! Memory: 48 bytes per segment and 12 per epoch, and at most a block of index (1 KiB). Open files: those with unflushed
+//! bytes; all others are opened when they are used, and whether they stay open is up to the [`Fs`].
+//!
 //! Invariants:
 //! - Offsets are dense and epochs never decrease, across segments as well.
 //! - Readers see whole batches whose bytes were handed to the operating system.
 //! - After a failed write, truncation or flush nothing is written any more.
 
-use std::path::{Path, PathBuf};
+mod indexing;
+mod noting;
+mod truncation;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_core::record_batch::{BatchHeader, RecordBatch};
-use holdfast_core::{LeaderEpoch, Offset, mutant};
+use holdfast_core::{LeaderEpoch, Offset};
 
-use crate::flush::Dirty;
+use crate::derived::EveryBatch;
+use crate::flush::{Dirty, Part};
 use crate::fs::{create_dir_synced, parent_of, write_again};
+use crate::index::Entry;
 use crate::recovery::{self, Found};
 use crate::segment::{self, Segment};
 use crate::shared::Shared;
-use crate::{FlushTicket, Fs, LogConfig, LogError, LogReader, OpenMode, Opened, Recovery};
+use crate::{Derived, File, FlushTicket, Fs, LogConfig, LogError, LogReader, OpenMode, Opened, Recovery};
+use noting::Noted;
 
 /// The log of one partition.
 #[derive(Debug)]
 pub struct PartitionLog {
-    fs: Arc<dyn Fs>,
-    dir: PathBuf,
     config: LogConfig,
     shared: Arc<Shared>,
     /// First offset of each epoch in the log, ascending in both.
     epochs: Vec<(LeaderEpoch, Offset)>,
     dirty: Dirty,
+    noted: Noted,
+    /// When the active segment was first seen with batches, in the caller's time.
+    active_since: Option<i64>,
 }
 
 impl PartitionLog {
-    /// Opens the log in `dir`, or creates it; the folder above has to be there, durably. Each batch that is kept goes to `visit` in order (whatever `visit`
-    /// built is to be thrown away if an error is returned). What may not have been flushed before counts as unflushed
-    /// and is written again after an unclean stop.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`] if anything below `recovery.trusted_end` is damaged or missing; nothing is changed then.
+    /// [Opens](Self::open_derived) the log in `dir` and passes every batch that is kept to `visit`, in order.
     pub fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -47,29 +53,71 @@ impl PartitionLog {
         recovery: Recovery,
         visit: &mut dyn FnMut(&BatchHeader),
     ) -> Result<(PartitionLog, Opened), LogError> {
+        PartitionLog::open_derived(fs, dir, config, recovery, &mut EveryBatch(visit))
+    }
+
+    /// Opens the log in `dir`, or creates it; the folder above has to be there, durably. `derived` starts from the newest
+    /// [checkpoint](Self::checkpoint) that can be believed, and each batch behind it that is kept is visited in order
+    /// (whatever is built is to be thrown away if an error is returned). What may not have been flushed before counts as
+    /// unflushed and is written again after an unclean stop.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if anything below `recovery.trusted_end` is damaged or missing; nothing is changed then.
+    pub fn open_derived(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        config: LogConfig,
+        recovery: Recovery,
+        derived: &mut dyn Derived,
+    ) -> Result<(PartitionLog, Opened), LogError> {
         create_dir_synced(&*fs, dir).map_err(LogError::io("creating folder", dir))?;
-        let found = recovery::scan(&*fs, dir, &config, recovery, visit)?;
+        let found = recovery::scan(&*fs, dir, &config, recovery, derived)?;
+        let noted = Noted::forgetting(&*fs, dir, found.end())?;
         found.cut(&*fs, dir)?;
-        let Found { mut segments, epochs, mut opened, .. } = found;
+        let Found { mut segments, index, epochs, active_since, mut opened, .. } = found;
         let mut dirty = Dirty::default();
         if segments.is_empty() {
-            segments.push(create_segment(&*fs, dir, Offset::ZERO)?);
+            let (segment, file) = create_segment(&*fs, dir, Offset::ZERO)?;
+            dirty.mark_file(segment.base, Part::Segment, &file);
+            segments.push(segment);
             opened.created = true;
         }
-        let unflushed = |segment: &&Segment| opened.created || segment.end > recovery.flushed_end;
-        for segment in segments.iter().filter(unflushed) {
-            if !recovery.clean {
-                write_unflushed_again(segment, recovery.flushed_end)?;
-            }
-            dirty.mark_file(segment.base, &segment.file);
-        }
+        opened.kept_bytes = segments.iter().map(|segment| segment.len).sum();
         if opened.created || !recovery.clean {
             // The process before may have died between creating a name and syncing it.
             dirty.mark_dir(dir.to_owned());
             dirty.mark_dir(parent_of(dir).to_owned());
         }
-        let shared = Arc::new(Shared::new(segments));
-        Ok((PartitionLog { fs, dir: dir.to_owned(), config, shared, epochs, dirty }, opened))
+        let shared = Arc::new(Shared::new(fs, dir, segments, index));
+        let mut log = PartitionLog { config, shared, epochs, dirty, noted, active_since };
+        log.mend_indexes(recovery)?;
+        log.take_over_unflushed(recovery)?;
+        Ok((log, opened))
+    }
+
+    /// What was read above the flushed end may be in the system's memory only, left by a process that was killed or by
+    /// a flush that failed.
+    fn take_over_unflushed(&mut self, recovery: Recovery) -> Result<(), LogError> {
+        let segments = self.shared.read().segments.clone();
+        for (number, segment) in segments.into_iter().enumerate() {
+            if segment.end <= recovery.flushed_end {
+                continue;
+            }
+            let held = self.shared.hold(segment)?;
+            if !recovery.clean {
+                // `-` of offsets is 0 where the flushed end lies below the segment.
+                let relative = recovery.flushed_end - segment.base;
+                let before = |entry: &Entry| u64::from(entry.relative) <= relative;
+                let lookup = self.shared.read().look_up(number, before);
+                let between = self.shared.finish(lookup, segment.base, before).unwrap_or_default();
+                let from = between.before.map_or(0, |entry| entry.position.into());
+                let file = held.get();
+                let written = write_again(file.file, from, segment.len);
+                written.map_err(LogError::io("writing segment", file.path))?;
+            }
+            self.dirty.mark_file(segment.base, Part::Segment, held.file());
+        }
+        Ok(())
     }
 
     /// Appends batches that continue the log: the first at the log end offset, epochs never lower than the last.
@@ -86,7 +134,8 @@ impl PartitionLog {
             if now.is_empty() {
                 self.roll()?;
             } else {
-                self.write(now)?;
+                let written = self.write(now);
+                self.poison_on_error(written)?;
             }
             rest = later;
         }
@@ -112,121 +161,78 @@ impl PartitionLog {
 
     /// How many of the batches go into the active segment.
     fn fitting(&self, batches: &[RecordBatch]) -> usize {
-        let view = self.shared.read();
-        let active = view.active();
-        let (mut len, mut end) = (active.len, active.end);
+        let mut active = *self.shared.read().active();
         let fits = |batch: &&RecordBatch| {
-            let header = batch.header();
-            let room = active.has_room(len, end, header, self.config.segment_size.0);
-            (len, end) = (len + u64::from(header.length), header.next_offset());
+            let room = active.has_room(batch.header(), self.config.segment_size.0);
+            active.push(batch.header());
             room
         };
         batches.iter().take_while(fits).count()
     }
 
     fn write(&mut self, batches: &[RecordBatch]) -> Result<(), LogError> {
-        let active = self.shared.read().active().without_index();
+        let active = *self.shared.read().active();
+        let file = self.unflushed(active.base, Part::Segment)?;
         let buffers: Vec<&[u8]> = batches.iter().map(|batch| &batch.bytes()[..]).collect();
-        self.dirty.mark_file(active.base, &active.file);
-        let written = active.file.write_all_at(&buffers, active.len);
-        self.poison_on_error(written.map_err(LogError::io("writing segment", &active.path)))?;
+        file.write_all_at(&buffers, active.len).map_err(|error| {
+            LogError::io("writing segment", &segment::path(&self.shared.dir, active.base))(error)
+        })?;
         for header in batches.iter().map(RecordBatch::header) {
             if let Some(epoch) = header.epoch.filter(|epoch| self.last_epoch() != Some(*epoch)) {
                 self.epochs.push((epoch, header.base_offset));
             }
+            self.shared.write().push(header, self.config.index_interval.0);
         }
-        let mut view = self.shared.write();
-        let active = view.active_mut();
-        for batch in batches {
-            active.push(batch.header(), self.config.index_interval.0);
+        self.write_index()
+    }
+
+    /// A file of the segment at `base`, which counts as unflushed from now on.
+    fn unflushed(&mut self, base: Offset, part: Part) -> Result<Arc<dyn File>, LogError> {
+        if let Some(file) = self.dirty.file(base, part) {
+            return Ok(file);
         }
-        Ok(())
+        let path = part.path(&self.shared.dir, base);
+        let opened = self.shared.fs.open(&path, OpenMode::Existing);
+        let file = opened.map_err(LogError::io("opening for writing", &path))?;
+        self.dirty.mark_file(base, part, &file);
+        Ok(file)
+    }
+
+    /// Seals the active segment if it has held batches for `segment-age` or longer by the caller's clock, of which the
+    /// log has none. Time counts from the first call that finds batches in it; a restart may begin it anew.
+    ///
+    /// # Errors
+    /// A failure poisons the log.
+    pub fn roll_if_old(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        self.shared.check_alive()?;
+        if self.shared.read().active().len == 0 {
+            return Ok(false);
+        }
+        // A clock that was set back starts the time anew.
+        let since = self.active_since.filter(|since| *since <= now_ms).unwrap_or(now_ms);
+        self.active_since = Some(since);
+        let limit = i64::try_from(self.config.segment_age.as_millis()).unwrap_or(i64::MAX);
+        let old = now_ms.saturating_sub(since) >= limit;
+        if old {
+            self.roll()?;
+        }
+        Ok(old)
     }
 
     /// Seals the active segment and starts another.
     fn roll(&mut self) -> Result<(), LogError> {
-        let created = create_segment(&*self.fs, &self.dir, self.log_end_offset());
-        let segment = self.poison_on_error(created)?;
-        self.dirty.mark_file(segment.base, &segment.file);
-        self.dirty.mark_dir(self.dir.clone());
-        self.shared.write().segments.push(segment);
+        let rolled = self.try_roll();
+        self.poison_on_error(rolled)
+    }
+
+    fn try_roll(&mut self) -> Result<(), LogError> {
+        let (next, file) = create_segment(&*self.shared.fs, &self.shared.dir, self.log_end_offset())?;
+        self.dirty.mark_file(next.base, Part::Segment, &file);
+        self.dirty.mark_dir(self.shared.dir.clone());
+        let blocks = self.seal_index()?;
+        self.shared.write().roll(blocks, next);
+        self.active_since = None;
         Ok(())
-    }
-
-    /// Shortens the log: afterwards it ends at `end`, or at the base of the batch that contains `end`. Durable on
-    /// return. Nothing happens if the log ends at or below `end` already.
-    ///
-    /// Whoever keeps a [`Recovery::trusted_end`] lowers it durably **before**: a crash after the cut would otherwise
-    /// look like lost data.
-    ///
-    /// # Errors
-    /// [`LogError::OutOfRange`] below the log start. Any failure while cutting poisons the log.
-    pub fn truncate_to(&mut self, end: Offset) -> Result<(), LogError> {
-        self.shared.check_alive()?;
-        let (start, log_end) = (self.log_start_offset(), self.log_end_offset());
-        if end < start {
-            return Err(LogError::OutOfRange { requested: end, start, end: log_end });
-        }
-        if end >= log_end {
-            return Ok(());
-        }
-        let number = self.shared.read().segment_of(end);
-        let (position, new_end, kept) = self.locate(number, end)?;
-        let removed = self.hide(number, position, new_end, kept);
-        self.epochs.retain(|(_, first)| *first < new_end);
-        let cut = self.cut(&removed, position);
-        self.poison_on_error(cut)?;
-        let active = self.shared.read().active().base;
-        self.dirty.truncated(active, new_end);
-        Ok(())
-    }
-
-    /// The batch of segment `number` that contains `end`: its position and base offset, and the largest timestamp
-    /// of the batches from the index entry before it on.
-    fn locate(&self, number: usize, end: Offset) -> Result<(u64, Offset, Option<i64>), LogError> {
-        let (segment, from) = {
-            let view = self.shared.read();
-            let segment = &view.segments[number];
-            // From below `end`, so that what stays behind the last index entry is walked in full.
-            let below = (end - segment.base).saturating_sub(1);
-            (segment.without_index(), segment.index.floor(below))
-        };
-        let mut kept = None;
-        let found = segment.walk(from, |found| {
-            let contains_end = found.header.next_offset() > end;
-            if !contains_end {
-                kept = kept.max(Some(found.header.max_timestamp));
-            }
-            contains_end
-        })?;
-        let found = found.map(|found| (found.position, found.header.base_offset, kept));
-        // The view says that `end` is below the segment's end, so its batches have to reach that far.
-        let damage = crate::Damage::Missing { trusted_end: segment.end };
-        found.ok_or_else(|| segment.corrupt(segment.len, damage))
-    }
-
-    /// Takes what is cut out of readers' sight before a byte of it changes. Returns the segments to remove.
-    fn hide(&self, number: usize, position: u64, new_end: Offset, kept: Option<i64>) -> Vec<Segment> {
-        let mut view = self.shared.write();
-        let removed = view.segments.split_off(number + 1);
-        view.active_mut().truncate(position, new_end, kept);
-        view.truncations += 1;
-        removed
-    }
-
-    /// Cuts durably. Segments go last first, and before the one in front of them is cut: at no moment is there a
-    /// gap that hides the rest.
-    fn cut(&self, removed: &[Segment], position: u64) -> Result<(), LogError> {
-        for segment in removed.iter().rev() {
-            self.fs.remove_file(&segment.path).map_err(LogError::io("removing segment", &segment.path))?;
-        }
-        if !removed.is_empty() {
-            self.fs.sync_dir(&self.dir).map_err(LogError::io("syncing folder", &self.dir))?;
-        }
-        let active = self.shared.read().active().without_index();
-        let cut = active.file.set_len(position);
-        let cut = if mutant!(TruncateWithoutSync) { cut } else { cut.and_then(|()| active.file.sync_data()) };
-        cut.map_err(LogError::io("truncating segment", &active.path))
     }
 
     fn poison_on_error<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
@@ -237,7 +243,7 @@ impl PartitionLog {
     /// the ticket has to be settled.
     pub fn take_flush(&mut self) -> Option<FlushTicket> {
         let end = self.log_end_offset();
-        self.dirty.take(&self.fs, &self.shared, end)
+        self.dirty.take(&self.shared, end)
     }
 
     /// A reader of this log.
@@ -265,9 +271,15 @@ impl PartitionLog {
         self.shared.read().segments.iter().map(|segment| segment.base).collect()
     }
 
-    /// How many segment files, and so open descriptors, the log has.
+    /// How many segment files the log has.
     pub fn segment_count(&self) -> usize {
         self.shared.read().segments.len()
+    }
+
+    /// Bytes of memory that the log holds besides a few hundred: for segments, epochs and the index's newest entries.
+    pub fn memory_bytes(&self) -> usize {
+        let view = self.shared.read();
+        size_of_val(&view.segments[..]) + size_of_val(&self.epochs[..]) + size_of_val(view.index.tail())
     }
 
     /// The epochs in the log with the offset of the first batch of each, ascending.
@@ -286,16 +298,8 @@ impl PartitionLog {
     }
 }
 
-/// What was read above the flushed end may be in the system's memory only, left by a process that was killed or by a
-/// flush that failed.
-fn write_unflushed_again(segment: &Segment, flushed_end: Offset) -> Result<(), LogError> {
-    // `-` of offsets is 0 where the flushed end lies below the segment.
-    let from = segment.index.floor(flushed_end - segment.base);
-    write_again(&*segment.file, from, segment.len).map_err(LogError::io("writing segment", &segment.path))
-}
-
-fn create_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<Segment, LogError> {
-    let path = dir.join(segment::file_name(base));
+fn create_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(Segment, Arc<dyn File>), LogError> {
+    let path = segment::path(dir, base);
     let file = fs.open(&path, OpenMode::CreateNew).map_err(LogError::io("creating segment", &path))?;
-    Ok(Segment::new(base, path, file))
+    Ok((Segment::new(base), file))
 }

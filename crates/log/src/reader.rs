@@ -8,8 +8,9 @@ use holdfast_core::record_batch::{BatchError, BatchHeader, HEADER_LEN};
 
 use crate::LogError;
 use crate::error::Damage;
-use crate::segment::Segment;
-use crate::shared::Shared;
+use crate::index::Entry;
+use crate::segment::SegmentFile;
+use crate::shared::{Held, Shared};
 
 /// How often a read is repeated because the log was truncated meanwhile.
 const ATTEMPTS: usize = 8;
@@ -23,8 +24,7 @@ pub struct LogReader {
 
 /// A piece of a segment to read from.
 struct Plan {
-    /// The segment without its index.
-    segment: Segment,
+    held: Held,
     /// First byte to look at: a batch that is not behind the one wanted.
     position: u64,
     /// First byte that need not be looked at: every batch wanted ends at or before it.
@@ -76,8 +76,8 @@ impl LogReader {
         below: Offset,
     ) -> Result<Option<(Offset, i64)>, LogError> {
         self.untruncated(below, || {
-            let Some((segment, position)) = self.plan_timestamp(timestamp_ms) else { return Ok(None) };
-            let found = segment.walk(position, |found| found.header.max_timestamp >= timestamp_ms)?;
+            let Some((held, position)) = self.plan_timestamp(timestamp_ms)? else { return Ok(None) };
+            let found = held.get().walk(position, |found| found.header.max_timestamp >= timestamp_ms)?;
             let header = found.map(|found| found.header).filter(|header| header.next_offset() <= below);
             Ok(header.map(|header| (header.base_offset, header.max_timestamp)))
         })
@@ -104,21 +104,39 @@ impl LogReader {
         if wanted.from >= wanted.below.min(end) {
             return Ok(None);
         }
-        let segment = &view.segments[view.segment_of(wanted.from)];
-        Ok(Some(Plan {
-            segment: segment.without_index(),
-            position: segment.index.floor(wanted.from - segment.base),
-            limit: segment.index.ceiling(wanted.below - segment.base).unwrap_or(segment.len),
-        }))
+        let number = view.segment_of(wanted.from);
+        let segment = view.segments[number];
+        let not_behind = |entry: &Entry| u64::from(entry.relative) <= wanted.from - segment.base;
+        let wanted_too = |entry: &Entry| u64::from(entry.relative) < wanted.below - segment.base;
+        let first = view.look_up(number, not_behind);
+        let last = (wanted.below < segment.end).then(|| view.look_up(number, wanted_too));
+        drop(view);
+        let held = self.shared.hold(segment)?;
+        let position = match self.shared.finish(first, segment.base, not_behind) {
+            Some(between) => between.before.map_or(0, |entry| entry.position.into()),
+            // Slow, and never needed but after damage.
+            None => held
+                .get()
+                .walk(0, |found| found.header.next_offset() > wanted.from)?
+                .map_or(0, |found| found.position),
+        };
+        let limit = last.and_then(|last| self.shared.finish(last, segment.base, wanted_too)?.at);
+        Ok(Some(Plan { held, position, limit: limit.map_or(segment.len, |entry| entry.position.into()) }))
     }
 
     /// The segment that has the first batch of that time, and where in it to start looking.
-    fn plan_timestamp(&self, timestamp_ms: i64) -> Option<(Segment, u64)> {
-        let view = self.shared.read();
-        let late_enough =
-            |segment: &&Segment| segment.index.max_timestamp().is_some_and(|max| max >= timestamp_ms);
-        let segment = view.segments.iter().find(late_enough)?;
-        Some((segment.without_index(), segment.index.before_timestamp(timestamp_ms)))
+    fn plan_timestamp(&self, timestamp_ms: i64) -> Result<Option<(Held, u64)>, LogError> {
+        let before = |entry: &Entry| entry.max_before < timestamp_ms;
+        let (segment, lookup) = {
+            let view = self.shared.read();
+            let late_enough = |max: Option<i64>| max.is_some_and(|max| max >= timestamp_ms);
+            let number = view.segments.iter().position(|segment| late_enough(segment.max_timestamp));
+            let Some(number) = number else { return Ok(None) };
+            (view.segments[number], view.look_up(number, before))
+        };
+        let between = self.shared.finish(lookup, segment.base, before).unwrap_or_default();
+        let position = between.before.map_or(0, |entry| entry.position.into());
+        Ok(Some((self.shared.hold(segment)?, position)))
     }
 
     fn read_planned(&self, plan: &Plan, wanted: Wanted) -> Result<Bytes, LogError> {
@@ -138,7 +156,7 @@ impl LogReader {
         };
         if first.base_offset > wanted.from {
             let damage = Damage::Gap { expected: wanted.from, found: first.base_offset };
-            return Err(plan.segment.corrupt(piece.position + at as u64, damage));
+            return Err(piece.segment.corrupt(piece.position + at as u64, damage));
         }
         if first.next_offset() > wanted.below {
             return Ok(Bytes::new());
@@ -149,7 +167,7 @@ impl LogReader {
         }
         if piece.lacks(at, length) {
             let damage = BatchError::Truncated { have: piece.bytes.len().saturating_sub(at), need: length };
-            return Err(plan.segment.corrupt(piece.position + at as u64, damage.into()));
+            return Err(piece.segment.corrupt(piece.position + at as u64, damage.into()));
         }
         let end =
             piece.end_of_batches(at + length, &first, at.saturating_add(wanted.max_bytes), wanted.below);
@@ -159,7 +177,7 @@ impl LogReader {
 
 /// Bytes of a segment.
 struct Piece<'a> {
-    segment: &'a Segment,
+    segment: SegmentFile<'a>,
     position: u64,
     bytes: Bytes,
 }
@@ -168,12 +186,12 @@ impl<'a> Piece<'a> {
     /// `len` bytes from `position` on, or as many as there are below the plan's limit.
     fn read(plan: &'a Plan, position: u64, len: usize) -> Result<Piece<'a>, LogError> {
         let left = usize::try_from(plan.limit.saturating_sub(position)).unwrap_or(usize::MAX);
-        let segment = &plan.segment;
+        let segment = plan.held.get();
         let bytes = match len.min(left) {
             0 => Bytes::new(),
             len => {
                 let read = segment.file.read_bytes(position, len);
-                read.map_err(LogError::io("reading segment", &segment.path))?
+                read.map_err(LogError::io("reading segment", segment.path))?
             }
         };
         Ok(Piece { segment, position, bytes })

@@ -4,18 +4,26 @@
 //! an error, and nothing on disk is changed. Above it is a torn tail and is cut durably, together with all that
 //! follows: writes reach the disk out of order, so valid batches behind a bad one prove nothing.
 //!
+//! What a checkpoint vouches for is not looked at again ([`resume`]).
+//!
 //! Invariant: nothing is changed before everything was looked at.
 
+mod resume;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crc_fast::{CrcAlgorithm, Digest};
 use holdfast_core::record_batch::{BatchError, BatchHeader, CHECKSUM_OFFSET, HEADER_LEN};
 use holdfast_core::{LeaderEpoch, Offset, mutant};
 
 use crate::error::Damage;
+use crate::index::ActiveIndex;
 use crate::segment::{self, Segment};
 use crate::window::Window;
-use crate::{Fs, LogConfig, LogError, OpenMode};
+use crate::{Derived, File, Fs, LogConfig, LogError, OpenMode};
+
+pub(crate) use resume::sealed;
 
 /// Bytes read at once where checksums are verified.
 const READ_AHEAD: usize = 1 << 20;
@@ -36,7 +44,7 @@ pub struct Recovery {
 /// What opening a log did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// Batches kept.
+    /// Batches kept and visited: those above the checkpoint, if there is one.
     pub batches: u64,
     /// Bytes kept.
     pub kept_bytes: u64,
@@ -51,8 +59,12 @@ pub struct Opened {
 pub(crate) struct Found {
     /// Segments in order, as far as the log goes.
     pub(crate) segments: Vec<Segment>,
+    /// Of the last of them.
+    pub(crate) index: ActiveIndex,
     /// First offset of each epoch in the log.
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Since when the last segment is appended to, as far as is known.
+    pub(crate) active_since: Option<i64>,
     pub(crate) opened: Opened,
     /// Set when the last of `segments` has bytes behind its last good batch.
     torn: bool,
@@ -70,7 +82,7 @@ impl Found {
         self.torn || !self.surplus.is_empty()
     }
 
-    fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         self.segments.last().map_or(Offset::ZERO, |segment| segment.end)
     }
 
@@ -84,37 +96,40 @@ impl Found {
         }
         match self.segments.last() {
             Some(last) if self.torn => {
-                let cut = last.file.set_len(last.len).and_then(|()| last.file.sync_data());
-                cut.map_err(LogError::io("cutting torn tail of segment", &last.path))
+                let (file, path) = open_segment(fs, dir, last.base)?;
+                let cut = file.set_len(last.len).and_then(|()| file.sync_data());
+                cut.map_err(LogError::io("cutting torn tail of segment", &path))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Looks at every segment in `dir`, in order, and passes each batch that is kept to `visit`.
+/// Looks at every segment in `dir`, in order, that no checkpoint vouches for, and passes each batch that is kept to
+/// `derived`.
 pub(crate) fn scan(
     fs: &dyn Fs,
     dir: &Path,
     config: &LogConfig,
     recovery: Recovery,
-    visit: &mut dyn FnMut(&BatchHeader),
+    derived: &mut dyn Derived,
 ) -> Result<Found, LogError> {
     let bases = segment_bases(fs, dir)?;
-    let mut scanner = Scanner { found: Found::default(), recovery, interval: config.index_interval.0, visit };
-    for (number, base) in bases.iter().enumerate() {
-        let path = dir.join(segment::file_name(*base));
-        let file = fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?;
+    let found = resume::resume(fs, dir, recovery, &bases, derived).unwrap_or_default();
+    let first = found.segments.len().saturating_sub(1);
+    let mut scanner = Scanner { found, recovery, interval: config.index_interval.0, derived };
+    for (number, base) in bases.iter().enumerate().skip(first) {
+        let (file, path) = open_segment(fs, dir, *base)?;
         let len = file.len().map_err(LogError::io("reading size of segment", &path))?;
         let next_base = bases.get(number + 1).copied();
-        scanner.segment(Segment::new(*base, path, file), len, next_base)?;
+        scanner.segment(*base, &*file, path, len, next_base)?;
     }
     let found = scanner.found;
-    if found.end() < recovery.trusted_end {
+    if found.end() < recovery.trusted_end && !mutant!(CutDamage) {
         let last = found.segments.last();
         return Err(LogError::Corrupt {
             offset: found.end(),
-            segment: last.map_or_else(|| dir.to_owned(), |segment| segment.path.to_path_buf()),
+            segment: last.map_or_else(|| dir.to_owned(), |segment| segment::path(dir, segment.base)),
             position: last.map_or(0, |segment| segment.len),
             source: Damage::Missing { trusted_end: recovery.trusted_end },
         });
@@ -122,7 +137,14 @@ pub(crate) fn scan(
     Ok(found)
 }
 
-fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogError> {
+fn open_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(Arc<dyn File>, PathBuf), LogError> {
+    let path = segment::path(dir, base);
+    let file = fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?;
+    Ok((file, path))
+}
+
+/// First offsets of the segments in `dir`, ascending.
+pub(crate) fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogError> {
     let names = fs.list(dir).map_err(LogError::io("listing folder", dir))?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
     bases.sort();
@@ -133,77 +155,102 @@ struct Scanner<'a> {
     found: Found,
     recovery: Recovery,
     interval: u64,
-    visit: &'a mut dyn FnMut(&BatchHeader),
+    derived: &'a mut dyn Derived,
+}
+
+/// A segment's file while it is looked at.
+struct Scanned<'a> {
+    file: &'a dyn File,
+    path: PathBuf,
+    /// Bytes in the file.
+    len: u64,
+    is_last: bool,
 }
 
 impl Scanner<'_> {
     /// Looks at the next file. `next_base` is the start of the one after it.
-    fn segment(&mut self, mut segment: Segment, len: u64, next_base: Option<Offset>) -> Result<(), LogError> {
+    fn segment(
+        &mut self,
+        base: Offset,
+        file: &dyn File,
+        path: PathBuf,
+        len: u64,
+        next_base: Option<Offset>,
+    ) -> Result<(), LogError> {
         let expected = self.found.end();
-        if !self.found.has_ended() && segment.base != expected {
+        let resumed = self.found.segments.last().is_some_and(|last| last.base == base);
+        let follows = base == expected || resumed;
+        let scanned = Scanned { file, path, len, is_last: next_base.is_none() };
+        if !self.found.has_ended() && !follows {
             // Nothing is trimmed from the front of a log yet, so the first segment starts at 0.
-            let damage = Damage::Gap { expected, found: segment.base };
-            self.refuse_below_trusted_end(expected, &segment, 0, damage)?;
+            let damage = Damage::Gap { expected, found: base };
+            self.refuse_below_trusted_end(expected, &scanned, 0, damage)?;
         }
-        if self.found.has_ended() || segment.base != expected {
+        if self.found.has_ended() || !follows {
             self.found.opened.cut_bytes += len;
-            self.found.surplus.push(segment.path.to_path_buf());
+            self.found.surplus.push(scanned.path);
             return Ok(());
+        }
+        if !resumed {
+            self.found.segments.push(Segment::new(base));
+            (self.found.index, self.found.active_since) = (ActiveIndex::default(), None);
         }
         // Sealed segments below the trusted end were flushed long ago: their headers suffice for now.
         let all_trusted = next_base.is_some_and(|next| next <= self.recovery.trusted_end);
         let verify = !self.recovery.clean && !all_trusted && !mutant!(TrustChecksums);
-        let damage = self.batches(&mut segment, len, verify, next_base.is_none())?;
-        if let Some(damage) = damage {
-            self.refuse_below_trusted_end(segment.end, &segment, segment.len, damage)?;
+        if let Some(damage) = self.batches(&scanned, verify)? {
+            let (end, kept) = (self.found.end(), self.active().len);
+            self.refuse_below_trusted_end(end, &scanned, kept, damage)?;
             self.found.torn = true;
-            self.found.opened.cut_bytes += len - segment.len;
+            self.found.opened.cut_bytes += len - kept;
         }
-        self.found.opened.kept_bytes += segment.len;
-        self.found.segments.push(segment);
         Ok(())
+    }
+
+    /// The segment that is looked at.
+    fn active(&mut self) -> &mut Segment {
+        let segments = &mut self.found.segments;
+        segments.last_mut().expect("batches are looked at only in a segment that was taken in")
     }
 
     fn refuse_below_trusted_end(
         &self,
         offset: Offset,
-        segment: &Segment,
+        scanned: &Scanned<'_>,
         position: u64,
         source: Damage,
     ) -> Result<(), LogError> {
-        if offset >= self.recovery.trusted_end {
+        if offset >= self.recovery.trusted_end || mutant!(CutDamage) {
             return Ok(());
         }
-        Err(LogError::Corrupt { offset, segment: segment.path.to_path_buf(), position, source })
+        Err(LogError::Corrupt { offset, segment: scanned.path.clone(), position, source })
     }
 
-    /// Takes in the batches of `segment` up to the first damage, which is returned.
-    fn batches(
-        &mut self,
-        segment: &mut Segment,
-        len: u64,
-        verify: bool,
-        is_last: bool,
-    ) -> Result<Option<Damage>, LogError> {
-        let (file, path) = (segment.file.clone(), segment.path.clone());
-        let mut window = Window::new(&*file, len, if verify { READ_AHEAD } else { HEADER_LEN });
-        while segment.len < len {
+    /// Takes in the batches of a segment, from what is known of it on, up to the first damage, which is returned.
+    fn batches(&mut self, scanned: &Scanned<'_>, verify: bool) -> Result<Option<Damage>, LogError> {
+        let Scanned { file, path, len, is_last } = scanned;
+        let mut window = Window::new(*file, *len, if verify { READ_AHEAD } else { HEADER_LEN });
+        loop {
+            let Segment { base, end, len: position, max_timestamp, .. } = *self.active();
+            if position >= *len {
+                return Ok(None);
+            }
             let trusted_end = self.recovery.trusted_end;
-            let checked = check_batch(&mut window, segment.len, |header| {
-                verify && (is_last || header.next_offset() > trusted_end)
+            let checked = check_batch(&mut window, position, |header| {
+                verify && (*is_last || header.next_offset() > trusted_end)
             });
-            let header = match checked.map_err(LogError::io("reading segment", &path))? {
+            let header = match checked.map_err(LogError::io("reading segment", path))? {
                 Ok(header) => header,
                 Err(damage) => return Ok(Some(damage.into())),
             };
-            if let Some(damage) = self.does_not_follow(segment.end, &header) {
+            if let Some(damage) = self.does_not_follow(end, &header) {
                 return Ok(Some(damage));
             }
-            segment.push(&header, self.interval);
+            self.found.index.add(header.base_offset - base, position, max_timestamp, self.interval);
+            self.active().push(&header);
             self.found.opened.batches += 1;
-            (self.visit)(&header);
+            self.derived.visit(&header);
         }
-        Ok(None)
     }
 
     /// Why the batch cannot come next at `expected`. Where it can, its epoch is taken in.
@@ -225,7 +272,7 @@ impl Scanner<'_> {
 
 /// Reads the batch header at `position` and, where wanted, verifies the checksum, without holding the whole batch.
 /// The outer error is the file's, the inner one the batch's.
-fn check_batch(
+pub(crate) fn check_batch(
     window: &mut Window<'_>,
     position: u64,
     verify: impl FnOnce(&BatchHeader) -> bool,

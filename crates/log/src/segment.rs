@@ -2,18 +2,16 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use holdfast_core::Offset;
 use holdfast_core::record_batch::{BatchHeader, HEADER_LEN};
 
 use crate::error::Damage;
-use crate::index::OffsetIndex;
 use crate::window::Window;
 use crate::{File, LogError};
 
 /// A segment as readers see it: `len` bytes of whole batches. The file may be longer while an append runs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// Offset of the first batch.
     pub(crate) base: Offset,
@@ -21,9 +19,10 @@ pub(crate) struct Segment {
     pub(crate) end: Offset,
     /// Bytes of whole batches.
     pub(crate) len: u64,
-    pub(crate) file: Arc<dyn File>,
-    pub(crate) path: Arc<Path>,
-    pub(crate) index: OffsetIndex,
+    /// Largest timestamp; `None` if it is empty.
+    pub(crate) max_timestamp: Option<i64>,
+    /// Blocks of its index file, once it is sealed; 0 where that is of no use.
+    pub(crate) blocks: u32,
 }
 
 /// A batch found by walking headers.
@@ -35,53 +34,45 @@ pub(crate) struct Found {
 
 impl Segment {
     /// An empty one.
-    pub(crate) fn new(base: Offset, path: PathBuf, file: Arc<dyn File>) -> Segment {
-        Segment { base, end: base, len: 0, file, path: path.into(), index: OffsetIndex::default() }
+    pub(crate) fn new(base: Offset) -> Segment {
+        Segment { base, end: base, len: 0, max_timestamp: None, blocks: 0 }
     }
 
     /// Takes in the batch that now stands at the end.
-    pub(crate) fn push(&mut self, header: &BatchHeader, interval: u64) {
-        self.index.add(header.base_offset - self.base, self.len, header.max_timestamp, interval);
+    pub(crate) fn push(&mut self, header: &BatchHeader) {
+        self.max_timestamp = self.max_timestamp.max(Some(header.max_timestamp));
         self.len += u64::from(header.length);
         self.end = header.next_offset();
     }
 
-    /// Whether a batch of that size and end may still be appended. An empty segment takes any.
-    pub(crate) fn has_room(&self, len: u64, end: Offset, batch: &BatchHeader, segment_size: u64) -> bool {
-        len == 0
-            || (len + u64::from(batch.length) <= segment_size
-                && end - self.base + u64::from(batch.records) <= u64::from(u32::MAX))
+    /// Whether a batch may still be appended. An empty segment takes any.
+    pub(crate) fn has_room(&self, batch: &BatchHeader, segment_size: u64) -> bool {
+        self.len == 0
+            || (self.len + u64::from(batch.length) <= segment_size
+                && self.end - self.base + u64::from(batch.records) <= u64::from(u32::MAX))
     }
+}
 
-    /// Forgets the batches from `position` on, the first of which has offset `end`. `max_timestamp` is the largest
-    /// of the batches that stay behind the last index entry below `position`.
-    pub(crate) fn truncate(&mut self, position: u64, end: Offset, max_timestamp: Option<i64>) {
-        self.index.truncate(position, max_timestamp);
-        self.len = position;
-        self.end = end;
-    }
+/// A segment with its file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentFile<'a> {
+    pub(crate) segment: Segment,
+    pub(crate) file: &'a dyn File,
+    pub(crate) path: &'a Path,
+}
 
-    /// The same segment for reading outside the lock.
-    pub(crate) fn without_index(&self) -> Segment {
-        Segment {
-            file: Arc::clone(&self.file),
-            path: Arc::clone(&self.path),
-            index: OffsetIndex::default(),
-            ..*self
-        }
-    }
-
+impl SegmentFile<'_> {
     /// Walks batches from the one at `position` on, until `stop` says so or the segment ends.
     pub(crate) fn walk(
         &self,
         mut position: u64,
         mut stop: impl FnMut(&Found) -> bool,
     ) -> Result<Option<Found>, LogError> {
-        let mut window = Window::new(&*self.file, self.len, HEADER_LEN);
+        let mut window = Window::new(self.file, self.segment.len, HEADER_LEN);
         let mut expected = None;
-        while position < self.len {
+        while position < self.segment.len {
             let bytes =
-                window.get(position, HEADER_LEN).map_err(LogError::io("reading segment", &self.path))?;
+                window.get(position, HEADER_LEN).map_err(LogError::io("reading segment", self.path))?;
             let header = BatchHeader::decode(bytes).map_err(|error| self.corrupt(position, error.into()))?;
             let base = header.base_offset;
             let expected_base = expected.unwrap_or(base);
@@ -102,8 +93,13 @@ impl Segment {
     /// Damage found while reading what was whole once. Where the batch headers cannot be believed, the offset is
     /// only known to be in this segment.
     pub(crate) fn corrupt(&self, position: u64, source: Damage) -> LogError {
-        LogError::Corrupt { offset: self.base, segment: self.path.to_path_buf(), position, source }
+        LogError::Corrupt { offset: self.segment.base, segment: self.path.to_path_buf(), position, source }
     }
+}
+
+/// Where the segment at `base` is.
+pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(file_name(base))
 }
 
 /// Name of the segment that starts at `base`: twenty digits, so that names sort as offsets do.
@@ -113,7 +109,12 @@ pub(crate) fn file_name(base: Offset) -> String {
 
 /// The base offset in a segment's name; `None` if it is not one.
 pub(crate) fn parse_file_name(name: &OsStr) -> Option<Offset> {
-    let digits = name.to_str()?.strip_suffix(".log")?;
+    parse_name(name, ".log")
+}
+
+/// The base offset in the name of a file that belongs to a segment; `None` if it is not one.
+pub(crate) fn parse_name(name: &OsStr, suffix: &str) -> Option<Offset> {
+    let digits = name.to_str()?.strip_suffix(suffix)?;
     let canonical = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| canonical).map(Offset)
 }

@@ -1,19 +1,37 @@
 //! What a log shares with its readers and its flush tickets.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use holdfast_core::Offset;
+use holdfast_core::record_batch::BatchHeader;
 
-use crate::LogError;
-use crate::segment::Segment;
+use crate::index::{ActiveIndex, Between, Entry};
+use crate::index_file::{self, IndexFile};
+use crate::segment::{self, Segment, SegmentFile};
+use crate::{File, Fs, LogError, OpenMode};
 
 /// The segments in order. Never empty; only the last one is appended to.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) segments: Vec<Segment>,
+    /// Of the last segment.
+    pub(crate) index: ActiveIndex,
     /// Counts truncations. A read during which it changed may have seen old and new bytes side by side.
     pub(crate) truncations: u64,
+}
+
+/// Where the answer of an index is to be had.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lookup {
+    Known(Between),
+    /// In the first blocks of the file. `behind` is the entry that follows them.
+    InFile {
+        blocks: u32,
+        behind: Option<Entry>,
+    },
 }
 
 impl View {
@@ -23,8 +41,31 @@ impl View {
             .expect("a log has a segment from opening on, and none is removed but by truncation")
     }
 
-    pub(crate) fn active_mut(&mut self) -> &mut Segment {
+    fn active_mut(&mut self) -> &mut Segment {
         self.segments.last_mut().expect("a log has a segment from opening on, and truncation keeps one")
+    }
+
+    /// Takes in the batch that now stands at the end.
+    pub(crate) fn push(&mut self, header: &BatchHeader, interval: u64) {
+        let Segment { base, len, max_timestamp, .. } = *self.active();
+        self.index.add(header.base_offset - base, len, max_timestamp, interval);
+        self.active_mut().push(header);
+    }
+
+    /// The active segment is sealed; its index file has that many blocks. `next` is appended to from now on.
+    pub(crate) fn roll(&mut self, blocks: u32, next: Segment) {
+        self.active_mut().blocks = blocks;
+        self.segments.push(next);
+        self.index = ActiveIndex::default();
+    }
+
+    /// The log ends with `active` from now on, which is a part of segment `number`. Returns the segments to remove.
+    pub(crate) fn truncate(&mut self, number: usize, active: Segment, index: ActiveIndex) -> Vec<Segment> {
+        let removed = self.segments.split_off(number + 1);
+        *self.active_mut() = active;
+        self.index = index;
+        self.truncations += 1;
+        removed
     }
 
     pub(crate) fn start(&self) -> Offset {
@@ -39,19 +80,63 @@ impl View {
     pub(crate) fn segment_of(&self, offset: Offset) -> usize {
         self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
     }
+
+    /// Begins a search in the index of segment `number`.
+    pub(crate) fn look_up(&self, number: usize, before: impl Fn(&Entry) -> bool) -> Lookup {
+        match self.segments.get(number) {
+            Some(sealed) if number + 1 < self.segments.len() => {
+                Lookup::InFile { blocks: sealed.blocks, behind: None }
+            }
+            _ => self.index.search_tail(before).map_or_else(
+                || Lookup::InFile {
+                    blocks: self.index.written.blocks,
+                    behind: self.index.tail().first().copied(),
+                },
+                Lookup::Known,
+            ),
+        }
+    }
 }
 
 /// The lock is held for looking up and for publishing, never during I/O.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
     view: RwLock<View>,
     poisoned: AtomicBool,
+    /// Sealed segments of which a reader found the index to be bad.
+    bad_indexes: Mutex<BTreeSet<Offset>>,
+}
+
+/// A segment's file, held open.
+#[derive(Debug)]
+pub(crate) struct Held {
+    segment: Segment,
+    file: Arc<dyn File>,
+    path: PathBuf,
+}
+
+impl Held {
+    pub(crate) fn get(&self) -> SegmentFile<'_> {
+        SegmentFile { segment: self.segment, file: &*self.file, path: &self.path }
+    }
+
+    pub(crate) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
 }
 
 impl Shared {
-    pub(crate) fn new(segments: Vec<Segment>) -> Shared {
-        let view = View { segments, truncations: 0 };
-        Shared { view: RwLock::new(view), poisoned: AtomicBool::new(false) }
+    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, segments: Vec<Segment>, index: ActiveIndex) -> Shared {
+        let view = RwLock::new(View { segments, index, truncations: 0 });
+        Shared {
+            fs,
+            dir: dir.to_owned(),
+            view,
+            poisoned: AtomicBool::new(false),
+            bad_indexes: Mutex::default(),
+        }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
@@ -60,6 +145,39 @@ impl Shared {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the file of a segment for as long as it is used: which files stay open is up to the [`Fs`].
+    pub(crate) fn hold(&self, segment: Segment) -> Result<Held, LogError> {
+        let path = segment::path(&self.dir, segment.base);
+        let file = self.fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?;
+        Ok(Held { segment, file, path })
+    }
+
+    /// Ends a search that began in the [`View`]. `None` where the index is of no use: then the segment has to be walked.
+    pub(crate) fn finish(
+        &self,
+        lookup: Lookup,
+        base: Offset,
+        before: impl Fn(&Entry) -> bool,
+    ) -> Option<Between> {
+        let (blocks, behind) = match lookup {
+            Lookup::Known(between) => return Some(between),
+            Lookup::InFile { blocks, behind } => (blocks, behind),
+        };
+        let file = self.fs.open(&index_file::path(&self.dir, base), OpenMode::Existing).ok();
+        let between = file
+            .filter(|_| blocks > 0)
+            .and_then(|file| IndexFile { file: &*file, base }.search(blocks, before));
+        if between.is_none() {
+            self.bad_indexes.lock().unwrap_or_else(PoisonError::into_inner).insert(base);
+        }
+        between.map(|between| Between { at: between.at.or(behind), ..between })
+    }
+
+    /// The segments whose index was found to be bad since the last call.
+    pub(crate) fn take_bad_indexes(&self) -> BTreeSet<Offset> {
+        std::mem::take(&mut *self.bad_indexes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn poison(&self) {

@@ -41,6 +41,8 @@ sights! {
     DuplicateAcknowledged => "a duplicate acknowledged",
     /// Bytes behind the last good batch were cut at a start (R33).
     TornTail => "a torn tail cut",
+    /// A log was opened from a checkpoint on, without reading what is below.
+    NotedLog => "a start from a checkpoint",
     /// A log was shorter after a start.
     TailLost => "an unflushed tail lost",
     /// A log was put aside for damage (R33).
@@ -49,6 +51,10 @@ sights! {
     CleanStart => "a start after an orderly end",
     /// An operator ordered an unclean recovery (R37).
     UncleanOrder => "an unclean recovery ordered",
+    /// New directories took the places of lost ones in an unclean recovery (R37).
+    LostReplaced => "lost disks given up in an unclean recovery",
+    /// An unclean recovery ended a change whose old or new set was lost (R37).
+    ChangeGivenUp => "a change ended by an unclean recovery",
     /// What was committed and never durable was lost in an unclean term (R37).
     UncleanLoss => "an unclean loss",
     /// A bit turned on a disk.

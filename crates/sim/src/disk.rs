@@ -17,12 +17,12 @@ use std::collections::VecDeque;
 use holdfast_core::Offset;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{DurableState, Event};
-use holdfast_log::{FlushTicket, Journal, LogConfig, LogError, MemFs, PartitionLog};
+use holdfast_core::replication::{Checkpoint, DurableState, Event, Replica, StoredReplica};
+use holdfast_log::{FlushTicket, Journal, LogConfig, LogError, MemFs, PartitionLog, checkpoint_replica};
 
 pub(crate) use damage::Break;
 pub(crate) use open::Found;
-use states::{Checkpoint, Frame, Stored};
+use states::Frame;
 
 /// The disk of one replica.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Disk {
     state_files: MemFs,
     open: Option<Open>,
     /// What the journal's last flush proved.
-    stored: Option<Stored>,
+    stored: Option<StoredReplica>,
     /// End of what a power cut cannot take.
     flushed: Offset,
     /// End of what the process that died last left behind.
@@ -49,6 +49,8 @@ pub(crate) struct Disk {
     breaking: bool,
     /// Whether a bit was turned that nobody has come across yet.
     rotten: bool,
+    /// Whether the log was put aside, and no state says yet what follows from that.
+    put_aside: bool,
 }
 
 /// The files as a running process holds them.
@@ -60,8 +62,10 @@ struct Open {
     flushing: Option<(u64, FlushTicket)>,
     /// The generation of a flush that was asked for.
     wanted: Option<u64>,
-    /// States on their way to the journal.
-    writing: VecDeque<(u64, DurableState)>,
+    /// States on their way to the journal, with the checkpoints that they take back to.
+    writing: VecDeque<(u64, Vec<Frame>)>,
+    /// The checkpoint that was noted last, by this run or an earlier one.
+    noted: Checkpoint,
 }
 
 /// What became of a wish to flush.
@@ -92,6 +96,7 @@ impl Disk {
             powerless: false,
             breaking: false,
             rotten: false,
+            put_aside: false,
         }
     }
 
@@ -121,9 +126,9 @@ impl Disk {
 
     /// Whether what was acknowledged here may be forgotten, now or soon: it must not be counted on.
     pub(crate) fn is_at_risk(&self) -> bool {
-        let lost = |stored: &Stored| stored.state.nonvoter || (self.forgets && stored.tail_lost);
+        let lost = |stored: &StoredReplica| stored.state.nonvoter || (self.forgets && stored.tail_lost);
         let forgot = self.stored.as_ref().is_some_and(lost) || (self.forgets && self.powerless);
-        self.failed || self.breaking || self.rotten || forgot
+        self.failed || self.breaking || self.rotten || self.put_aside || forgot
     }
 
     /// Writes at the end; in the operating system's memory at once.
@@ -212,29 +217,32 @@ impl Disk {
         Some(Event::Flushed { generation, end })
     }
 
-    /// Hands over a state to be made durable.
-    pub(crate) fn begin_persist(&mut self, number: u64, state: DurableState) {
-        if let Some(open) = &mut self.open {
-            open.writing.push_back((number, state));
-        }
+    /// Hands over a state to be made durable, of a replica with that high watermark.
+    pub(crate) fn begin_persist(&mut self, number: u64, state: DurableState, high_watermark: Offset) {
+        let Some(open) = &mut self.open else { return };
+        let taken_back = open.noted.taken_back(high_watermark);
+        open.noted = taken_back.unwrap_or(open.noted);
+        let frames = [Some(Frame::State(state)), taken_back.map(Frame::Checkpoint)];
+        open.writing.push_back((number, frames.into_iter().flatten().collect()));
     }
 
     /// All states up to `number` are made durable. False where the journal failed: promises cannot be kept any more,
     /// and the process has to end.
     pub(crate) fn end_persist(&mut self, number: u64) -> bool {
         let Some(open) = &mut self.open else { return true };
-        let mut last = None;
-        while let Some((_, state)) = open.writing.pop_front_if(|&mut (queued, _)| queued <= number) {
-            if states::append(&mut open.journal, &Frame::State(state.clone())).is_err() {
-                return false;
-            }
-            last = Some(state);
+        let mut written = Vec::new();
+        while let Some((_, frames)) = open.writing.pop_front_if(|&mut (queued, _)| queued <= number) {
+            written.extend(frames);
         }
-        let Some(state) = last else { return true };
-        if open.journal.flush().is_err() {
+        if written.is_empty() {
+            return true;
+        }
+        let appended = written.iter().try_for_each(|frame| states::append(&mut open.journal, frame));
+        if appended.and_then(|()| open.journal.flush()).is_err() {
             return false;
         }
-        states::take(&mut self.stored, Frame::State(state));
+        written.into_iter().for_each(|frame| states::take(&mut self.stored, frame));
+        self.put_aside = false;
         let stored = self.stored.as_ref();
         stored.is_none_or(|stored| states::rewrite_if_grown(&mut open.journal, stored).is_ok())
     }
@@ -243,17 +251,27 @@ impl Disk {
     pub(crate) fn checkpoint(&mut self, high_watermark: Offset, durable_end: Offset) -> bool {
         let end = self.end();
         let (Some(open), true) = (&mut self.open, self.stored.is_some()) else { return true };
-        let known = self.stored.as_ref().map(|stored| stored.checkpoint).unwrap_or_default();
-        // What an earlier run proved stays proved, as far as the log still goes: a run that has not flushed yet must not
-        // make damage look like a torn tail.
-        let high_watermark = high_watermark.max(known.high_watermark).min(end);
-        // Never above the high watermark: what lies there may be truncated, and must not be missed after a crash.
-        let durable_end = durable_end.max(known.durable_end).min(high_watermark);
-        let checkpoint = Checkpoint { high_watermark, durable_end };
-        let frame = Frame::Checkpoint(checkpoint);
+        open.noted = open.noted.next(high_watermark.min(end), durable_end);
+        let frame = Frame::Checkpoint(open.noted);
+        // Never before a state that was handed over earlier: it may rely on what that state says.
+        if let Some((_, frames)) = open.writing.back_mut() {
+            frames.push(frame);
+            return true;
+        }
         let noted = states::append(&mut open.journal, &frame).is_ok();
         states::take(&mut self.stored, frame);
         noted
+    }
+
+    /// Notes what is known of the log, as the broker does after so many bytes, so that the next start need not read it.
+    /// `replica` is the one whose log this is, and has had all that it asked for.
+    pub(crate) fn note_log(&mut self, replica: &Replica) -> Result<(), LogError> {
+        match self.log_mut() {
+            Some(log) if !log.is_poisoned() && log.log_end_offset() == replica.epochs().end() => {
+                checkpoint_replica(log, replica.producers())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The log failed: nothing is written to it any more.

@@ -94,7 +94,8 @@ impl World {
         let disk = &mut slot.disk;
         match action {
             Action::Persist { number, state } => {
-                disk.begin_persist(number, state);
+                let watermark = slot.replica.as_ref().map(|replica| replica.status().high_watermark);
+                disk.begin_persist(number, state, watermark.unwrap_or_default());
                 let longest = self.plan.disk.persist;
                 let done = self.now + self.nodes[node].disk_delay(longest);
                 self.queue.plan(done, Happening::Persisted { run, partition, number });
@@ -243,12 +244,20 @@ impl World {
             self.fail_log(run.node, partition, Sight::FlushFailed)?;
             return self.drain(run.node, partition);
         }
+        let note_log = node.random.chance(150);
         if node.random.chance(300)
             && let Some(replica) = &slot.replica
             && !slot.disk.checkpoint(replica.status().high_watermark, replica.durable_end())
         {
             self.coverage.see(Sight::PromiseFailed);
             return self.crash_and_restart(run.node, false);
+        }
+        if note_log
+            && let Some(replica) = &slot.replica
+            && slot.disk.note_log(replica).is_err()
+        {
+            self.fail_log(run.node, partition, Sight::WriteFailed)?;
+            return self.drain(run.node, partition);
         }
         self.tell(run.node, partition, event)
     }

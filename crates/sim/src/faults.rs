@@ -76,6 +76,7 @@ impl World {
             | FaultKind::RotTail
             | FaultKind::SlowDisk
             | FaultKind::Wipe => self.strike_disk(kind, node),
+            FaultKind::WipeMost => self.wipe_most(),
             FaultKind::ControllerDown
             | FaultKind::ControllerGone
             | FaultKind::ControllerCut
@@ -116,6 +117,10 @@ impl World {
             Repair::Disk(node) => self.nodes[*node].slow = false,
             Repair::Resume(node) => self.resume(*node)?,
             Repair::Flap { zone, left } => self.flap(*zone, *left)?,
+            // Not while it stands still; but a broker that was drained does stop.
+            Repair::Stop(node) if self.nodes[*node].paused > 0 => {
+                self.repair_after(Duration::from_secs(1), Repair::Stop(*node));
+            }
             Repair::Stop(node) => self.stop_and_restart(*node)?,
             Repair::Restart(node) => {
                 if self.nodes[*node].has_failed_replica() {

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Acknowledged, Envelope, FetchKind, Message, Replica};
-use holdfast_core::{Incarnation, LeaderEpoch, Offset, ProducerId, ReplicaId};
+use holdfast_core::replication::{Acknowledged, Envelope, FetchKind, Loaded, Message, Replica};
+use holdfast_core::{Incarnation, LeaderEpoch, Offset, ProducerId, ReplicaId, Term};
 
 use crate::coverage::{Coverage, Sight};
 use crate::disk::{Disk, Found};
-use commits::{Committed, Leading};
+use commits::{Committed, GivenUp, Leading};
 use view::View;
 
 /// A promise that was broken, with its id in docs/invariants.md.
@@ -56,6 +56,8 @@ pub(crate) struct Oracle {
     strict: bool,
     /// Whether what is flushed stays: then not even an unclean recovery loses what a majority has on disk (R37).
     disks_last: bool,
+    /// What an operator gave up, until something is committed again.
+    given_up: Option<GivenUp>,
     views: Vec<View>,
     committed: Vec<Committed>,
     leaders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
@@ -76,6 +78,7 @@ impl Oracle {
             durability,
             strict,
             disks_last: true,
+            given_up: None,
             views: vec![View::default(); nodes],
             committed: Vec::new(),
             leaders: BTreeMap::new(),
@@ -97,6 +100,13 @@ impl Oracle {
         self.acknowledged
     }
 
+    /// An operator's order gave up a majority of a set, whose disks are lost, and left these nodes (R37). From that term on
+    /// leaders may lack what only the lost ones held.
+    pub(crate) fn give_up(&mut self, term: Term, left: Vec<usize>) {
+        let since = self.given_up.as_ref().map_or(term, |known| known.since);
+        self.given_up = Some(GivenUp { since, left });
+    }
+
     fn name(&self, node: usize) -> String {
         format!("partition {} node {node}", self.partition)
     }
@@ -115,6 +125,7 @@ impl Oracle {
     /// itself that it may have forgotten (R35).
     pub(crate) fn reloaded(&mut self, node: usize, kept: Offset, found: &Found) -> Result<(), Violation> {
         let name = self.name(node);
+        let Loaded { state, epochs, damaged, .. } = &found.loaded;
         let view = &mut self.views[node];
         view.stop();
         let before = view.end();
@@ -122,17 +133,18 @@ impl Oracle {
         if let Some(batches) = &found.batches {
             view.reload(batches);
         } else {
-            let held = view.count(found.epochs.end());
+            let held = view.count(epochs.end());
             view.log.truncate(held);
         }
         self.coverage.count(Sight::TornTail, found.torn_bytes > 0);
+        self.coverage.count(Sight::NotedLog, found.resumed);
         self.coverage.count(Sight::TailLost, view.end() < before);
-        self.coverage.count(Sight::Quarantined, found.quarantined);
+        self.coverage.count(Sight::Quarantined, *damaged);
         self.coverage.count(Sight::CleanStart, found.clean && before > Offset::ZERO);
-        ensure(found.state.nonvoter || view.chain_below(kept) == flushed, "LOG-1", || {
+        ensure(state.nonvoter || *damaged || view.chain_below(kept) == flushed, "LOG-1", || {
             format!("{name} had flushed up to {kept}, and finds a log that ends at {}", view.end())
         })?;
-        let promise = found.state.promise;
+        let promise = state.promise;
         ensure(promise >= view.obeyed, "REP-6", || {
             format!("{name} obeyed {} and finds promise {promise} on its disk", view.obeyed)
         })
@@ -288,7 +300,7 @@ impl Oracle {
         let others = self.views.iter().filter(|view| view.active.is_some()).count();
         self.coverage.count(Sight::TwoActives, others > 1);
         self.coverage.count(Sight::LaterRun, epoch.run > 0);
-        if unclean {
+        if unclean || self.given_up.as_ref().is_some_and(|given_up| epoch.term >= given_up.since) {
             self.forget_what_an_unclean_leader_lacks(node)?;
         }
         self.check_leader_holds_committed(node, epoch)

@@ -32,7 +32,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// Whether replica sets change.
     pub moves: bool,
-    /// Whether a majority may forget at once what it acknowledged, and an operator then orders an unclean recovery (R37).
+    /// Whether a majority may forget at once what it acknowledged, or lose its disks where replica sets change, and an
+    /// operator then orders an unclean recovery (R37).
     pub unclean: bool,
     /// What goes wrong, with its weight.
     pub faults: Vec<(FaultKind, u32)>,
@@ -74,7 +75,11 @@ pub struct DiskPlan {
 
 impl DiskPlan {
     pub(crate) fn log_config(&self) -> LogConfig {
-        LogConfig { segment_size: ByteSize(self.segment_size), index_interval: ByteSize(self.index_interval) }
+        LogConfig {
+            segment_size: ByteSize(self.segment_size),
+            index_interval: ByteSize(self.index_interval),
+            ..LogConfig::default()
+        }
     }
 }
 
@@ -156,6 +161,8 @@ pub enum FaultKind {
     Drain,
     /// A data directory is lost; the broker comes back with an empty one.
     Wipe,
+    /// The data directories of most brokers are lost at once; one replica of each partition is left.
+    WipeMost,
 }
 
 impl FaultKind {
@@ -207,13 +214,14 @@ impl FaultKind {
             FaultKind::PowerCutAll,
             FaultKind::RotTail,
         ];
-        let always = matches!(self, FaultKind::DiskError | FaultKind::Rot | FaultKind::Wipe);
+        let always =
+            matches!(self, FaultKind::DiskError | FaultKind::Rot | FaultKind::Wipe | FaultKind::WipeMost);
         always || (durability == Durability::Memory && power.contains(&self))
     }
 
     /// Whether a replica set changes by it.
     fn moves(self) -> bool {
-        matches!(self, FaultKind::Move | FaultKind::CancelMove | FaultKind::Wipe)
+        matches!(self, FaultKind::Move | FaultKind::CancelMove | FaultKind::Wipe | FaultKind::WipeMost)
     }
 }
 
@@ -223,7 +231,8 @@ impl Plan {
         let replicas = random.pick(&[3, 3, 3, 3, 3, 3, 5, 1]).unwrap_or(3);
         let durability = if random.chance(500) { Durability::Disk } else { Durability::Memory };
         let moves = replicas > 1 && random.chance(400);
-        let unclean = !moves && replicas > 1 && durability == Durability::Memory && random.chance(300);
+        let forgets = moves || durability == Durability::Memory;
+        let unclean = replicas > 1 && forgets && random.chance(300);
         let spare = if moves { random.between(0, 3) as usize } else { 0 };
         Plan {
             brokers: replicas + spare,
@@ -291,7 +300,9 @@ fn faults_of_seed(random: &mut Random, replicas: usize, moves: bool, unclean: bo
     }
     if unclean {
         faults.push((FaultKind::PowerCutAll, 2));
-        if random.chance(600) {
+        if moves {
+            faults.push((FaultKind::WipeMost, 2));
+        } else if random.chance(600) {
             faults.retain(|(kind, _)| !kind.loses(Durability::Disk));
         }
     }

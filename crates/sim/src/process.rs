@@ -7,7 +7,6 @@ use holdfast_core::replication::{Assignment, Event, Loaded, Replica};
 
 use crate::controller::broker_id;
 use crate::coverage::Sight;
-use crate::disk::Found;
 use crate::event_queue::{Happening, Run};
 use crate::node::config;
 use crate::oracle::Violation;
@@ -89,14 +88,15 @@ impl World {
     }
 
     fn load(&mut self, run: Run, partition: usize) -> Result<(), Violation> {
+        let me = self.nodes[run.node].replica_id();
         let slot = &mut self.nodes[run.node].slots[partition];
         let kept = slot.disk.flushed();
-        match slot.disk.open() {
+        match slot.disk.open(me, run.incarnation) {
             Ok(None) => Ok(()),
             Ok(Some(found)) => {
                 self.trace(|| format!("node {} partition {partition} starts: {}", run.node, found.summary()));
                 self.oracles[partition].reloaded(run.node, kept, &found)?;
-                self.start_replica(run, partition, found)
+                self.start_replica(run, partition, found.loaded)
             }
             // The machine lost power while its process started.
             Err(_) => {
@@ -106,21 +106,10 @@ impl World {
         }
     }
 
-    fn start_replica(&mut self, run: Run, partition: usize, found: Found) -> Result<(), Violation> {
-        let host = &mut self.nodes[run.node];
-        let (me, life) = (host.replica_id(), host.slots[partition].lives);
-        let loaded = Loaded {
-            me,
-            incarnation: run.incarnation,
-            state: found.state,
-            epochs: found.epochs,
-            producers: found.producers,
-            high_watermark: found.watermark,
-            tail_lost: found.tail_lost,
-            damaged: found.quarantined,
-            life,
-        };
-        host.slots[partition].replica = Some(Replica::new(self.now, config(&self.plan), loaded));
+    fn start_replica(&mut self, run: Run, partition: usize, loaded: Loaded) -> Result<(), Violation> {
+        let slot = &mut self.nodes[run.node].slots[partition];
+        let loaded = Loaded { life: slot.lives, ..loaded };
+        slot.replica = Some(Replica::new(self.now, config(&self.plan), loaded));
         self.drain(run.node, partition)
     }
 
@@ -128,8 +117,7 @@ impl World {
     pub(crate) fn close(&mut self, node: usize) -> Result<(), Violation> {
         for slot in &mut self.nodes[node].slots {
             if let Some(replica) = &slot.replica {
-                let watermark = replica.status().high_watermark;
-                slot.disk.close(watermark);
+                slot.disk.close(replica);
             }
         }
         self.crash(node, false)

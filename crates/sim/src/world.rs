@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use holdfast_core::metadata::majority;
+use holdfast_core::metadata::{Register, majority};
 use holdfast_core::replication::RequestId;
-use holdfast_core::{ProducerId, Timestamp};
+use holdfast_core::{ProducerId, ReplicaId, Timestamp};
 
-use crate::controller::{Controller, Report};
+use crate::controller::{Controller, Report, node_of};
 use crate::coverage::{Coverage, Sight};
 use crate::digest::Digest;
 use crate::event_queue::{EventQueue, Happening, Run};
@@ -173,9 +173,10 @@ impl World {
 
     fn begin(&mut self) {
         for node in &mut self.nodes {
+            let (me, incarnation) = (node.replica_id(), node.incarnation);
             for slot in &mut node.slots {
                 // A new journal on a whole disk.
-                let opened = slot.disk.open();
+                let opened = slot.disk.open(me, incarnation);
                 debug_assert!(matches!(opened, Ok(None)), "{opened:?}");
             }
         }
@@ -290,20 +291,42 @@ impl World {
         }
     }
 
-    /// Where all are there and a majority of them does not vote, waiting does not help: an operator gives the order (R37).
+    /// Where the brokers are all there, and too few of a set vote or have their disks, waiting does not help: an operator
+    /// gives the order (R37).
     fn order_unclean_recovery(&mut self, partition: usize, running: &BTreeSet<usize>) {
-        let Some(register) = self.controller.register(partition) else { return };
-        let size = register.set.len();
-        let homes: Vec<usize> = register.set.iter().filter_map(|&replica| self.home_of(replica)).collect();
-        let all_here = homes.len() == size && homes.iter().all(|node| running.contains(node));
-        let voters = homes.iter().filter(|&&node| !self.nodes[node].is_at_risk(partition)).count();
-        let active = homes.iter().any(|&node| {
-            self.nodes[node].slots[partition].replica.as_ref().is_some_and(|replica| replica.status().active)
-        });
+        let Some(before) = self.controller.register(partition).cloned() else { return };
+        let mut members = before.set.iter().chain(before.prev.iter().flatten());
+        let all_here = members.all(|replica| running.contains(&node_of(replica.broker)));
         // Seldom: an operator takes his time.
-        if all_here && !active && voters < majority(size) && self.random.chance(200) {
-            self.controller.recover_unclean(partition);
+        if !all_here || !self.is_stuck(partition, &before) || !self.random.chance(200) {
+            return;
         }
+        self.controller.recover_unclean(partition);
+        let Some(after) = self.controller.register(partition).filter(|after| after.term > before.term) else {
+            return;
+        };
+        if (&after.set, &after.prev) != (&before.set, &before.prev) {
+            let left = after.prev.iter().flatten().filter_map(|&replica| self.home_of(replica)).collect();
+            self.oracles[partition].give_up(after.term, left);
+        }
+    }
+
+    /// Whether no leader gets on, and none will.
+    fn is_stuck(&self, partition: usize, register: &Register) -> bool {
+        let too_few = |set: &Vec<ReplicaId>, counts: &dyn Fn(usize) -> bool| {
+            let homes = set.iter().filter_map(|&replica| self.home_of(replica));
+            homes.filter(|&node| counts(node)).count() < majority(set.len())
+        };
+        let has_disk = |_| true;
+        let votes = |node: usize| !self.nodes[node].is_at_risk(partition);
+        let leads = |replica: &ReplicaId| {
+            let home = self.home_of(*replica).map(|node| &self.nodes[node].slots[partition]);
+            home.and_then(|slot| slot.replica.as_ref()).is_some_and(|replica| replica.status().active)
+        };
+        let led = register.set.iter().chain(register.prev.iter().flatten()).any(leads);
+        let mut sets = std::iter::once(&register.set).chain(&register.prev);
+        // Who leads already may do so in vain.
+        too_few(&register.set, &has_disk) || (!led && sets.any(|set| too_few(set, &votes)))
     }
 
     fn register(&mut self, run: Run) {

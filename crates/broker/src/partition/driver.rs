@@ -1,19 +1,28 @@
 //! Performs the actions of one replica, in the order given, and decides nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdfast_core::metadata::LeaderReport;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Action, Event, Replica, ReplicaStatus, RequestId};
+use holdfast_core::replication::{Action, Checkpoint, Event, Replica, ReplicaStatus, RequestId};
 use holdfast_core::{LeaderEpoch, Offset, PartitionId, ReplicaId, Term, Timestamp};
-use holdfast_log::{LogError, LogReader, PartitionLog};
+use holdfast_log::{LogError, LogReader, PartitionLog, checkpoint_replica};
 use tokio::sync::watch;
 
 use super::registry::PartitionHandle;
 use super::shard::ShardContext;
-use super::{Command, ProduceReply, ShardSender};
+use super::{Command, ProduceReply};
 use crate::flusher::{FlushJob, Flushed};
-use crate::state_store::Checkpoint;
+
+/// Bytes of all that is read for other replicas and not handed to their streams: many may lag at a time. A single batch
+/// may be larger than what was asked for.
+pub(crate) const READ_ROOM: usize = 64 << 20;
+
+/// Bytes appended after which it is noted what is known of the log: a start after a crash reads no more than these.
+const NOTED_BYTES: u64 = 64 << 20;
+/// The same for the end of a run, where noting costs a flush of its own.
+const NOTED_BYTES_AT_CLOSE: u64 = 1 << 20;
 
 /// One replica with its log.
 pub(super) struct Driver {
@@ -21,7 +30,7 @@ pub(super) struct Driver {
     replica: Replica,
     log: PartitionLog,
     /// The generation of a flush that runs, and of one that was asked for meanwhile.
-    flushing: bool,
+    flushing: Option<u64>,
     flush_wanted: Option<u64>,
     requests: BTreeMap<RequestId, ProduceReply>,
     next_request: u64,
@@ -45,7 +54,7 @@ impl Driver {
             partition,
             replica,
             log,
-            flushing: false,
+            flushing: None,
             flush_wanted: None,
             requests: BTreeMap::new(),
             next_request: 0,
@@ -75,7 +84,11 @@ impl Driver {
     }
 
     pub(super) fn flushed(&mut self, now: Timestamp, flushed: &Flushed) {
-        self.flushing = false;
+        // A replica that was deleted meanwhile may have asked for it: that says nothing of this one, nor ends its flush.
+        if self.flushing != Some(flushed.generation) {
+            return;
+        }
+        self.flushing = None;
         match &flushed.result {
             Ok(()) => {
                 let (generation, end) = (flushed.generation, flushed.ticket.end());
@@ -96,38 +109,54 @@ impl Driver {
 
     /// Whether a flush runs whose end was not told yet.
     pub(super) fn is_flushing(&self) -> bool {
-        self.flushing
+        self.flushing.is_some()
     }
 
     /// Whether everything written is flushed, so that the run can end in order. Not while a flush runs: what that one
     /// took is flushed only when it has ended well.
     pub(super) fn flush_for_close(&mut self) -> bool {
-        let flushed = self.log.take_flush().is_none_or(|ticket| ticket.run().is_ok());
-        flushed && !self.flushing && !self.log.is_poisoned()
+        self.flush_now() && !self.is_flushing() && !self.log.is_poisoned() && self.note_log_for_close()
+    }
+
+    fn note_log_for_close(&mut self) -> bool {
+        self.log.bytes_since_checkpoint() < NOTED_BYTES_AT_CLOSE
+            || (self.note_log().is_ok() && self.flush_now())
+    }
+
+    fn flush_now(&mut self) -> bool {
+        self.log.take_flush().is_none_or(|ticket| ticket.run().is_ok())
+    }
+
+    /// What the log needs now and then: an old segment is sealed, and what is known of the log is noted.
+    pub(super) fn maintain_log(&mut self, context: &ShardContext, wall_clock_ms: i64) {
+        if self.log.is_poisoned() {
+            return;
+        }
+        let mut maintained = self.log.roll_if_old(wall_clock_ms).map(|_| ());
+        if maintained.is_ok() && self.log.bytes_since_checkpoint() >= NOTED_BYTES {
+            maintained = self.note_log();
+        }
+        if let Err(error) = maintained {
+            self.fail(context.clock.now(), "keeping the log in order", &error);
+            self.perform(context);
+        }
+    }
+
+    /// So that the next start need not read the log. Durable with the next flush.
+    fn note_log(&mut self) -> Result<(), LogError> {
+        if self.replica.epochs().end() != self.log.log_end_offset() {
+            return Ok(()); // The replica knows of other batches than those in the log: only after a failure.
+        }
+        checkpoint_replica(&mut self.log, self.replica.producers())
     }
 
     /// Watermarks worth noting since the last time.
     pub(super) fn checkpoint(&mut self) -> Option<Checkpoint> {
         let high_watermark = self.replica.status().high_watermark.min(self.log.log_end_offset());
-        // Never above the high watermark: what lies there may be truncated, and must not be missed after a crash.
-        let durable_end = self.replica.durable_end().min(high_watermark);
-        // What an earlier run noted stays true until it is taken back: below it nothing may be taken for a torn tail.
-        let durable_end = durable_end.max(self.noted.durable_end.min(high_watermark));
-        let checkpoint = Checkpoint { high_watermark, durable_end };
+        let checkpoint = self.noted.next(high_watermark, self.replica.durable_end());
         let news = checkpoint != self.noted;
         self.noted = checkpoint;
         news.then_some(checkpoint)
-    }
-
-    /// After damage, and in an unclean term, the log ends below what was noted (R35, R37). With the state that says so,
-    /// or after it, and before the log is written to: else what comes there would be taken for flushed, or a replica
-    /// that has forgotten something for one that never held it.
-    fn take_back_checkpoint(&mut self, context: &ShardContext) {
-        let high_watermark = self.replica.status().high_watermark;
-        if high_watermark < self.noted.high_watermark {
-            self.noted = self.noted.at_most(high_watermark);
-            context.states.checkpoint(self.partition, self.noted);
-        }
     }
 
     /// Performs everything that the replica asks for.
@@ -137,8 +166,10 @@ impl Driver {
         while let Some(action) = self.replica.next_action() {
             match action {
                 Action::Persist { number, state } => {
-                    context.states.persist(self.partition, number, state, context.own.clone());
-                    self.take_back_checkpoint(context);
+                    let taken_back = self.noted.taken_back(self.replica.status().high_watermark);
+                    self.noted = taken_back.unwrap_or(self.noted);
+                    let own = context.own.clone();
+                    context.states.persist(self.partition, number, state, taken_back, own);
                 }
                 Action::Append { batches } => {
                     if let Err(error) = self.log.append(&batches) {
@@ -179,13 +210,13 @@ impl Driver {
 
     /// Returns whether the flush is over at once.
     fn start_flush(&mut self, context: &ShardContext) -> bool {
-        if self.flushing || self.log.is_poisoned() {
+        if self.is_flushing() || self.log.is_poisoned() {
             return false;
         }
         let Some(generation) = self.flush_wanted.take() else { return false };
         match self.log.take_flush() {
             Some(ticket) => {
-                self.flushing = true;
+                self.flushing = Some(generation);
                 let (partition, reply) = (self.partition, context.own.clone());
                 context.flusher.submit(FlushJob { partition, generation, ticket, reply });
                 false
@@ -211,7 +242,7 @@ impl Driver {
         }
     }
 
-    /// Reads on a thread that may wait for the disk.
+    /// Reads on a thread that may wait for the disk, as soon as there is room for it.
     fn read(
         &self,
         context: &ShardContext,
@@ -221,18 +252,29 @@ impl Driver {
         max_bytes: usize,
     ) {
         let (reader, reply, partition) = (self.log.reader(), context.own.clone(), self.partition);
-        context.blocking.spawn_blocking(move || {
-            let event = match read_batches(&reader, from, max_bytes) {
-                Ok(batches) => Event::Read { to, epoch, from, batches },
-                Err(error) => {
-                    tracing::error!(
-                        %partition, %from, error = &*error,
-                        "reading the log for another replica failed: this replica goes out of service"
-                    );
-                    Event::StorageFailed
-                }
+        let (status, read_room) = (self.status.subscribe(), Arc::clone(&context.read_room));
+        let charge = max_bytes.min(READ_ROOM) as u32;
+        context.blocking.spawn(async move {
+            // An error would say that it was closed, which nobody does.
+            let Ok(room) = read_room.acquire_many_owned(charge).await else { return };
+            let reading = move || {
+                let event = match read_batches(&reader, from, max_bytes) {
+                    Ok(batches) => Event::Read { to, epoch, from, batches },
+                    // The replica was deleted: nothing is wrong with the one that may be here by now.
+                    Err(_) if status.has_changed().is_err() => return,
+                    Err(error) => {
+                        tracing::error!(
+                            %partition, %from, error = &*error,
+                            "reading the log for another replica failed: this replica goes out of service"
+                        );
+                        Event::StorageFailed
+                    }
+                };
+                // An error says that the shard is gone.
+                let _ = reply.blocking_send(Command::Charged { partition, event, _room: room });
             };
-            send(&reply, partition, event);
+            // Its end is told by the command.
+            drop(tokio::task::spawn_blocking(reading));
         });
     }
 
@@ -277,10 +319,4 @@ fn read_batches(
         Err(error) => return Err(error.into()),
     };
     Ok(RecordBatch::split(bytes)?)
-}
-
-/// From a thread that may wait.
-fn send(to: &ShardSender, partition: PartitionId, event: Event) {
-    // An error says that the shard is gone.
-    let _ = to.blocking_send(Command::Event(partition, event));
 }

@@ -17,12 +17,13 @@ use std::sync::Arc;
 
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Acknowledged, Assignment, Envelope, Event, ProduceError};
+use holdfast_core::replication::{Acknowledged, Assignment, Event, ProduceError};
 use holdfast_core::{BrokerId, PartitionId, Term, TopicId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::flusher::Flushed;
 
+pub(crate) use driver::READ_ROOM;
 pub(crate) use registry::{PartitionHandle, Partitions};
 pub(crate) use shard::{Shard, ShardContext};
 
@@ -37,10 +38,16 @@ pub(crate) type ProduceReply = oneshot::Sender<Result<Acknowledged, ProduceError
 pub(crate) enum Command {
     /// Something happened to a partition; ignored where the partition is not here (R46).
     Event(PartitionId, Event),
-    /// A message of another broker; its room is given back once it is dealt with.
-    Receive { partition: PartitionId, envelope: Envelope, room: OwnedSemaphorePermit },
-    /// A client's batch.
-    Produce { partition: PartitionId, batch: RecordBatch, reply: ProduceReply },
+    /// The same of something large: a message of another broker, a read for one. Its room is given back once it is dealt
+    /// with.
+    Charged { partition: PartitionId, event: Event, _room: OwnedSemaphorePermit },
+    /// A client's batch. Its room is held while it waits here, also when the client does not wait any more.
+    Produce {
+        partition: PartitionId,
+        batch: RecordBatch,
+        reply: ProduceReply,
+        _room: Arc<OwnedSemaphorePermit>,
+    },
     /// A flush ended.
     Flushed(PartitionId, Box<Flushed>),
     /// The register names this broker; the replica is created where it is not there yet.
@@ -76,6 +83,16 @@ impl ShardSenders {
         // Topic ids are random, so neighbouring partitions of one topic are what has to be spread.
         let number = (partition.topic.0 as usize).wrapping_add(partition.index as usize);
         &self.senders[number % self.senders.len()]
+    }
+
+    /// Ends all shards in order. Whether everything that was written is flushed.
+    pub(crate) async fn close(&self) -> bool {
+        let mut flushed = true;
+        for shard in self.all() {
+            let (done, closed) = oneshot::channel();
+            flushed &= shard.send(Command::Close(done)).await.is_ok() && closed.await.is_ok();
+        }
+        flushed
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &ShardSender> {

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use holdfast_core::metadata::Durability;
-use holdfast_core::replication::{Assignment, Event, Loaded, ProduceError, Replica, ReplicaConfig};
+use holdfast_core::replication::{
+    Assignment, Event, Loaded, ProduceError, Replica, ReplicaConfig, StoredReplica,
+};
 use holdfast_core::{Incarnation, PartitionId, ReplicaId, Term, Timestamp, TopicId};
 use holdfast_log::LogConfig;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +28,7 @@ use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::peers::Peers;
 use crate::reports::Reports;
-use crate::state_store::{StateStore, StoredReplica};
+use crate::state_store::StateStore;
 
 /// Commands taken at once.
 const BATCH: usize = 256;
@@ -48,6 +50,8 @@ pub(crate) struct ShardContext {
     pub(crate) partitions: Partitions,
     /// Runs reads that may wait for the disk.
     pub(crate) blocking: Handle,
+    /// For what is being read for other replicas, in bytes.
+    pub(crate) read_room: Arc<Semaphore>,
     /// Where answers to this shard go.
     pub(crate) own: ShardSender,
     pub(crate) killed: CancellationToken,
@@ -136,20 +140,13 @@ impl Shard {
     fn take(&mut self, command: Command, touched: &mut BTreeSet<PartitionId>) {
         let now = self.context.clock.now();
         match command {
-            Command::Event(partition, event) => {
+            Command::Event(partition, event) | Command::Charged { partition, event, .. } => {
                 if let Some(driver) = self.drivers.get_mut(&partition) {
                     driver.handle(now, event);
                     touched.insert(partition);
                 }
             }
-            Command::Receive { partition, envelope, room } => {
-                if let Some(driver) = self.drivers.get_mut(&partition) {
-                    driver.handle(now, Event::Receive(envelope));
-                    touched.insert(partition);
-                }
-                drop(room);
-            }
-            Command::Produce { partition, batch, reply } => match self.drivers.get_mut(&partition) {
+            Command::Produce { partition, batch, reply, .. } => match self.drivers.get_mut(&partition) {
                 Some(driver) => {
                     driver.produce(now, batch, reply);
                     touched.insert(partition);
@@ -204,9 +201,7 @@ impl Shard {
                 }
             }
         }
-        if assignment.prev.is_none() {
-            self.context.reports.settled(partition, assignment.term);
-        }
+        self.context.reports.assigned(partition, &assignment);
         if let Some(driver) = self.drivers.get_mut(&partition) {
             driver.handle(now, Event::Assign(assignment));
         }
@@ -224,10 +219,8 @@ impl Shard {
         let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored, assignment)?;
         let loaded = Loaded { life: self.deleted, ..loaded };
         let config = ReplicaConfig { durability, ..replica.clone() };
-        let mut noted = stored.map(|stored| stored.checkpoint).unwrap_or_default();
-        if stored.is_some_and(|stored| stored.state.nonvoter) {
-            // The replica has no state to persist for it: it is known already that it may have forgotten something.
-            noted = noted.at_most(loaded.high_watermark.min(loaded.epochs.end()));
+        let noted = stored.map(|stored| stored.checkpoint_of(&loaded)).unwrap_or_default();
+        if stored.is_some_and(|stored| stored.checkpoint != noted) {
             self.context.states.checkpoint(partition, noted);
         }
         Ok(Driver::new(partition, Replica::new(now, config, loaded), log, noted))
@@ -315,6 +308,11 @@ impl Shard {
         if Instant::now() >= self.checkpoint_at {
             self.checkpoint_at = Instant::now() + CHECKPOINT_INTERVAL;
             self.checkpoint();
+            let wall_clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let wall_clock_ms = i64::try_from(wall_clock.as_millis()).unwrap_or(i64::MAX);
+            for driver in self.drivers.values_mut() {
+                driver.maintain_log(&self.context, wall_clock_ms);
+            }
         }
     }
 

@@ -1,20 +1,25 @@
 //! A shard on files in memory that fail, hang and crash: what a bad disk makes of acknowledgements, and of the mark that
 //! says that a run ended in order.
 
+mod disk;
 mod gate;
+mod lives;
+mod noted;
+mod peer;
+mod serving;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use holdfast_core::metadata::{Durability, LeaderState};
+use holdfast_core::metadata::{ClusterMap, Durability, LeaderState};
 use holdfast_core::record_batch::{RecordBatch, RecordBatchBuilder};
-use holdfast_core::replication::{Acknowledged, Assignment, ProduceError, ReplicaConfig};
+use holdfast_core::replication::{Acknowledged, Assignment, ProduceError, ReplicaConfig, ReplicaStatus};
 use holdfast_core::{Incarnation, Offset, PartitionId, ReplicaId, Term, TopicId};
 use holdfast_log::fs::mem::{Fault, OperationKind};
 use holdfast_log::{Fs, LogConfig, MemFs};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -38,13 +43,20 @@ struct Node {
     partitions: Partitions,
     reports: Reports,
     states: StateStore,
-    writer: JoinHandle<()>,
+    writer: JoinHandle<bool>,
     stored_nonvoter: bool,
     killed: CancellationToken,
+    fatal: Fatal,
+    read_room: Arc<Semaphore>,
 }
 
 impl Node {
     fn start(fs: Arc<dyn Fs>) -> Node {
+        Node::start_among(fs, ClusterMap::default())
+    }
+
+    /// Among the brokers of a map, which it sends its messages to.
+    fn start_among(fs: Arc<dyn Fs>, map: ClusterMap) -> Node {
         let dir = Arc::new(DataDir::in_memory(fs, "boot 1").unwrap());
         let (fatal, killed) = (Fatal::new(), CancellationToken::new());
         let opened = StateStore::open(&dir, &fatal).unwrap();
@@ -56,11 +68,12 @@ impl Node {
             me: me.broker,
             incarnation: Incarnation(1),
             tls: None,
-            map: watch::channel(Arc::default()).1,
+            map: watch::channel(Arc::new(map)).1,
             shards: ShardSenders::new(vec![shard.clone()]),
             queue_bytes: 1 << 20,
             runtime: Handle::current(),
         });
+        let read_room = Arc::new(Semaphore::new(READ_ROOM));
         let context = ShardContext {
             clock: Clock::new(),
             flusher: Flusher::start(&dir, 1, &fatal).unwrap(),
@@ -74,26 +87,26 @@ impl Node {
             reports: reports.clone(),
             partitions: partitions.clone(),
             blocking: Handle::current(),
+            read_room: Arc::clone(&read_room),
             own: shard.clone(),
             killed: killed.clone(),
-            fatal,
+            fatal: fatal.clone(),
         };
         let stored_nonvoter = opened.stored.get(&PARTITION).is_some_and(|stored| stored.state.nonvoter);
         Shard::start(0, context, opened.stored, queue).unwrap();
         let (states, writer) = (opened.store, opened.thread);
-        Node { me, shard, partitions, reports, states, writer, stored_nonvoter, killed }
+        Node { me, shard, partitions, reports, states, writer, stored_nonvoter, killed, fatal, read_room }
     }
 
     /// The only replica of its set, and so the leader: its flush alone commits.
     async fn lead(&self, term: u32) -> Arc<PartitionHandle> {
-        let assignment = Assignment {
-            term: Term(term),
-            leader: self.me,
-            set: vec![self.me],
-            prev: None,
-            learners: Vec::new(),
-            unclean: false,
-        };
+        let handle = self.assign(self.alone(term)).await;
+        until(&handle, "it leads", |status| status.settled).await;
+        handle
+    }
+
+    /// Tells the shard of a register, and waits until the replica is there.
+    async fn assign(&self, assignment: Assignment) -> Arc<PartitionHandle> {
         let command = Command::Assign { partition: PARTITION, durability: Durability::Disk, assignment };
         self.shard.send(command).await.unwrap();
         let opened = async {
@@ -102,15 +115,25 @@ impl Node {
             }
         };
         timeout(LONG, opened).await.expect("the replica opens");
-        let handle = self.partitions.get(PARTITION).unwrap();
-        let settled = handle.status.clone();
-        timeout(LONG, settled.clone().wait_for(|status| status.settled)).await.expect("it leads").unwrap();
-        handle
+        self.partitions.get(PARTITION).unwrap()
+    }
+
+    /// The register of a term in which this replica is the only one.
+    fn alone(&self, term: u32) -> Assignment {
+        Assignment {
+            term: Term(term),
+            leader: self.me,
+            set: vec![self.me],
+            prev: None,
+            learners: Vec::new(),
+            unclean: false,
+        }
     }
 
     async fn produce(&self, value: &str) -> oneshot::Receiver<Result<Acknowledged, ProduceError>> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Produce { partition: PARTITION, batch: batch(value), reply };
+        let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+        let command = Command::Produce { partition: PARTITION, batch: batch(value), reply, _room: room };
         self.shard.send(command).await.unwrap();
         answer
     }
@@ -122,12 +145,34 @@ impl Node {
         closed
     }
 
+    /// Waits until the controllers are to hear that it is stuck.
+    async fn asks_for_a_successor(&self) {
+        let mut news = self.reports.news();
+        let asked = async {
+            while self.reports.since(0).0.iter().all(|(report, _)| report.state != LeaderState::Stalled) {
+                news.changed().await.unwrap();
+            }
+        };
+        timeout(LONG, asked).await.expect("it asks for a successor");
+    }
+
     /// As the end of the process.
     async fn kill(self) {
         self.killed.cancel();
         self.states.close();
         tokio::task::spawn_blocking(|| self.writer.join().unwrap()).await.unwrap();
     }
+}
+
+/// Waits for a status.
+async fn until(
+    handle: &PartitionHandle,
+    what: &str,
+    holds: impl FnMut(&ReplicaStatus) -> bool,
+) -> ReplicaStatus {
+    let mut status = handle.status.clone();
+    let status = timeout(LONG, status.wait_for(holds)).await;
+    status.unwrap_or_else(|_| panic!("not in time: {what}")).unwrap().clone()
 }
 
 fn batch(value: &str) -> RecordBatch {
@@ -158,8 +203,7 @@ async fn a_failed_flush_is_never_acknowledged_and_its_replica_leaves() {
     assert!(!failed.active);
     let later = answer(node.produce("later").await).await;
     assert!(matches!(later, Err(ProduceError::NotLeader { .. })), "{later:?}");
-    let (reports, _) = node.reports.since(0);
-    assert_eq!(reports[0].0.state, LeaderState::Stalled, "it asks for a successor");
+    node.asks_for_a_successor().await;
     assert!(timeout(LONG, node.close().await).await.unwrap().is_err(), "no orderly end over a failed flush");
     node.kill().await;
     fs.crash();

@@ -8,11 +8,10 @@ use holdfast_core::metadata::Broker;
 use holdfast_core::record_batch::{RecordBatch, RecordIter};
 use holdfast_core::replication::Event;
 use holdfast_core::{ErrorCode, Offset, PartitionId};
-use holdfast_log::LogError;
+use holdfast_log::{ByteSize, LogError};
 use holdfast_proto::ApiError;
 use holdfast_proto::compression::decompress;
 use holdfast_proto::transport::MAX_CLIENT_MESSAGE;
-use holdfast_proto::v1::fetch_service_client::FetchServiceClient;
 use holdfast_proto::v1::fetch_service_server::FetchService;
 use holdfast_proto::v1::list_offset_request::At;
 use holdfast_proto::v1::offset_service_client::OffsetServiceClient;
@@ -20,8 +19,12 @@ use holdfast_proto::v1::offset_service_server::OffsetService;
 use holdfast_proto::v1::{
     FetchRequest, FetchResponse, Header, ListOffsetRequest, ListOffsetResponse, Record, RecordFormat, Routing,
 };
+use http::uri::PathAndQuery;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::held::Held;
 use super::{LEADER_CHANGE_PAUSE, ServiceContext, ending, invalid, through_leader_changes};
@@ -81,23 +84,34 @@ async fn fetch(
 ) -> Result<(FetchResponse, Held), ApiError> {
     let map = context.map.current();
     let partition = context.resolve(&map, &request.topic, &request.topic_id, request.partition)?;
-    let Some(handle) = servable(context, partition, request.allow_follower) else {
-        return match context.remote_leader(&map, partition) {
-            Some(leader) if request.routing() != Routing::Redirect => {
-                // Nobody knows how long it waits over there, so its room is taken when it comes.
-                let answer = forward(context, request, leader, deadline).await?;
-                let held = context.fetch_room.take(size_of_answer(&answer), deadline).await?;
-                Ok((answer, held))
-            }
-            _ => Err(context.not_leader(&map, partition)),
-        };
-    };
+    match (servable(context, partition, request.allow_follower), context.remote_leader(&map, partition)) {
+        (Some(handle), _) => fetch_here(context, partition, handle, &request, deadline).await,
+        (None, Some(leader)) if request.routing() != Routing::Redirect => {
+            forward(context, request, leader, deadline).await
+        }
+        _ => Err(context.not_leader(&map, partition)),
+    }
+}
+
+pub(crate) async fn fetch_here(
+    context: &ServiceContext,
+    partition: PartitionId,
+    handle: Arc<PartitionHandle>,
+    request: &FetchRequest,
+    deadline: Instant,
+) -> Result<(FetchResponse, Held), ApiError> {
     let from = Offset(request.offset);
     let end = wait_for_records(context, &handle, from, deadline).await?;
     // Only now: a request that waits for records holds no room.
-    let mut held = context.fetch_room.take(most_of_answer(&request), deadline).await?;
-    let answer = read(handle, &request, from, end).await;
-    if answer.as_ref().is_err_and(|error| error.code == ErrorCode::StorageFailed) {
+    let most = most_of_answer(request, context.config.max_batch_size);
+    let mut held = context.fetch_room.take(most, deadline).await?;
+    let answer = read(Arc::clone(&handle), request, from, end).await;
+    let failed = answer.as_ref().is_err_and(|error| error.code == ErrorCode::StorageFailed);
+    if failed && handle.status.has_changed().is_err() {
+        // Deleted meanwhile: nothing is wrong with the replica that may be here by now.
+        return Err(gone());
+    }
+    if failed {
         // R35: a replica that cannot read what it holds serves and votes no longer. An error says that the broker ends.
         let failed = Command::Event(partition, Event::StorageFailed);
         let _ = context.shards.of(partition).send(failed).await;
@@ -107,9 +121,10 @@ async fn fetch(
     Ok((answer, held))
 }
 
-/// What the answer to a request may take in memory, a batch that is larger than asked for aside.
-fn most_of_answer(request: &FetchRequest) -> usize {
-    let batches = most_bytes(request) as usize;
+/// What the answer to a request may take in memory: a batch that is larger than asked for is answered as a whole.
+fn most_of_answer(request: &FetchRequest, max_batch: ByteSize) -> usize {
+    let max_batch = usize::try_from(max_batch.0).unwrap_or(usize::MAX);
+    let batches = max_batch.max(most_bytes(request) as usize);
     if request.format() == RecordFormat::Records { batches + MOST_PLAIN } else { batches }
 }
 
@@ -274,27 +289,51 @@ fn plain_record(offset: Offset, record: holdfast_core::record_batch::Record) -> 
     }
 }
 
+/// Asks the leader. Nobody knows how long a request waits for records over there, so room is taken when the answer comes:
+/// its head says so, and its body waits at the leader until there is.
 async fn forward(
     context: &ServiceContext,
     request: FetchRequest,
     leader: &Broker,
     deadline: Instant,
-) -> Result<FetchResponse, ApiError> {
-    let mut client = FetchServiceClient::new(context.channel_to(leader)?)
-        .max_decoding_message_size(MAX_CLIENT_MESSAGE)
-        .max_encoding_message_size(MAX_CLIENT_MESSAGE);
+) -> Result<(FetchResponse, Held), ApiError> {
+    let most = most_of_answer(&request, context.config.max_batch_size);
     let left = deadline.saturating_duration_since(Instant::now());
     let request = FetchRequest {
         routing: Routing::Redirect.into(),
         max_wait_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         ..request
     };
+    let channel = context.channel_to(leader)?;
+    let forwarded = async {
+        let mut body = begin_fetch(channel, request).await?.into_inner();
+        let mut held = context.fetch_room.take(most, deadline).await?;
+        let answer = body.message().await.map_err(|status| ApiError::from_status(&status))?;
+        let answer =
+            answer.ok_or_else(|| ApiError::new(ErrorCode::Unavailable, "the leader sent no answer"))?;
+        held.shrink_to(size_of_answer(&answer));
+        Ok((answer, held))
+    };
     tokio::select! {
-        answer = client.fetch(request) => {
-            answer.map(Response::into_inner).map_err(|status| ApiError::from_status(&status))
-        }
+        answered = forwarded => answered,
         () = context.ending.cancelled() => Err(ending()),
     }
+}
+
+/// `FetchService.Fetch` up to the head of its answer, which the generated client does not stop at. One answer looks the
+/// same on the wire as a stream of one.
+async fn begin_fetch(
+    channel: Channel,
+    request: FetchRequest,
+) -> Result<Response<Streaming<FetchResponse>>, ApiError> {
+    let mut client = Grpc::new(channel)
+        .max_decoding_message_size(MAX_CLIENT_MESSAGE)
+        .max_encoding_message_size(MAX_CLIENT_MESSAGE);
+    let refused = |status: Status| ApiError::from_status(&status);
+    client.ready().await.map_err(|error| refused(Status::from_error(Box::new(error))))?;
+    let path = PathAndQuery::from_static("/holdfast.v1.FetchService/Fetch");
+    let codec = ProstCodec::<FetchRequest, FetchResponse>::default();
+    client.server_streaming(Request::new(request), path, codec).await.map_err(refused)
 }
 
 async fn list_offset(

@@ -28,10 +28,12 @@ use tonic::transport::Channel;
 
 pub(crate) use cluster::ClusterApi;
 pub(crate) use fetch::FetchApi;
+#[cfg(test)]
+pub(crate) use fetch::fetch_here;
 pub(crate) use held::{Room, hold_until_sent};
 pub(crate) use partition::PartitionApi;
 pub(crate) use produce::ProduceApi;
-pub(crate) use replicate::ReplicationApi;
+pub(crate) use replicate::{PEER_ROOM, ReplicationApi};
 pub(crate) use topic::TopicApi;
 
 use crate::clock::Clock;
@@ -66,6 +68,8 @@ pub(crate) struct ServiceContext {
     pub(crate) produce_room: Arc<Semaphore>,
     /// For answers to fetch requests.
     pub(crate) fetch_room: Room,
+    /// Bytes of other brokers' messages that may wait at the shards.
+    pub(crate) peer_room: Arc<Semaphore>,
     pub(crate) channels: Channels,
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the broker ends in order: what waits or streams comes to its end.

@@ -77,7 +77,7 @@ impl ProduceService for ProduceApi {
 enum Submitted {
     Here {
         reply: oneshot::Receiver<Result<Acknowledged, ProduceError>>,
-        _room: OwnedSemaphorePermit,
+        _room: Arc<OwnedSemaphorePermit>,
     },
     /// Forwarded, and answered.
     Answered(AppendResponse),
@@ -190,7 +190,10 @@ async fn submit_here(
     room: OwnedSemaphorePermit,
 ) -> Result<Submitted, ApiError> {
     let (reply, receiver) = oneshot::channel();
-    let command = Command::Produce { partition, batch: append.batch.clone(), reply };
+    // Held by both: until it is answered, and as long as it waits for the shard, whichever takes longer.
+    let room = Arc::new(room);
+    let (batch, held) = (append.batch.clone(), Arc::clone(&room));
+    let command = Command::Produce { partition, batch, reply, _room: held };
     match tokio::time::timeout_at(append.deadline, context.shards.of(partition).send(command)).await {
         Ok(Ok(())) => Ok(Submitted::Here { reply: receiver, _room: room }),
         Ok(Err(_)) => Err(ending()),

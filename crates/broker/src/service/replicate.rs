@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use holdfast_core::replication::Envelope;
+use holdfast_core::replication::{Envelope, Event};
 use holdfast_core::{BrokerId, ErrorCode, PartitionId};
 use holdfast_proto::ApiError;
 use holdfast_proto::convert::replication::envelope_from_wire;
@@ -18,9 +18,9 @@ use super::{ServiceContext, convert_error, invalid};
 use crate::partition::{Command, ShardSender};
 use crate::peers::size_of;
 
-/// Bytes of one broker's messages that wait at the shards. Enough to keep a link busy that takes a flush's time to be
+/// Bytes of other brokers' messages that wait at the shards. Enough to keep links busy that take a flush's time to be
 /// answered; little enough that a fence behind them is not late.
-const PEER_ROOM: usize = 16 << 20;
+pub(crate) const PEER_ROOM: usize = 32 << 20;
 
 /// `ReplicationService`.
 pub(crate) struct ReplicationApi {
@@ -76,14 +76,13 @@ async fn take(
     peer: BrokerId,
     frames: &mut Streaming<PeerFrame>,
 ) -> Result<(), Status> {
-    let room = Arc::new(Semaphore::new(PEER_ROOM));
     while let Some(frame) = frames.message().await? {
         for message in frame.messages {
             let (partition, envelope) = envelope_from_wire(message).map_err(|error| convert_error(&error))?;
             if envelope.from.broker != peer {
                 return Err(invalid("a broker speaks for itself only").into());
             }
-            if !hand_over(&room, context.shards.of(partition), partition, envelope).await {
+            if !hand_over(&context.peer_room, context.shards.of(partition), partition, envelope).await {
                 return Ok(()); // this broker is ending
             }
         }
@@ -102,7 +101,8 @@ async fn hand_over(
     // A message larger than all the room passes alone.
     let charge = size_of(&envelope).min(PEER_ROOM) as u32;
     let Ok(room) = Arc::clone(room).acquire_many_owned(charge).await else { return false };
-    shard.send(Command::Receive { partition, envelope, room }).await.is_ok()
+    let event = Event::Receive(envelope);
+    shard.send(Command::Charged { partition, event, _room: room }).await.is_ok()
 }
 
 #[cfg(test)]

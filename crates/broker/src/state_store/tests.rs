@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_core::{LeaderEpoch, Term, TopicId};
+use holdfast_core::{LeaderEpoch, Offset, Term, TopicId};
 use holdfast_log::MemFs;
 use holdfast_log::fs::mem::{Fault, OperationKind};
 
@@ -32,7 +32,7 @@ impl Run {
     /// Asks for a state, and waits until the partition hears that it is durable; `None` where the journal has ended.
     fn persist(&self, state: DurableState) -> Option<()> {
         let (sender, mut told) = shard_queue();
-        self.opened.store.persist(PARTITION, 1, state, sender);
+        self.opened.store.persist(PARTITION, 1, state, None, sender);
         let command = told.blocking_recv()?;
         assert!(matches!(command, Command::Event(PARTITION, Event::Persisted { number: 1 })));
         Some(())
@@ -98,6 +98,24 @@ fn a_torn_tail_takes_no_promise_that_was_told() {
     }
 }
 
+/// A log is cut below what was noted of it only when that is taken back: with the state that says so, in one flush.
+#[test]
+fn what_a_state_takes_back_is_durable_with_it() {
+    let fs = MemFs::new();
+    let run = Run::begin(&fs, "boot 1").unwrap();
+    run.persist(promise(1)).unwrap();
+    let noted = Checkpoint { high_watermark: Offset(9), durable_end: Offset(7) };
+    run.opened.store.checkpoint(PARTITION, noted);
+    run.persist(promise(2)).unwrap();
+    let (sender, mut told) = shard_queue();
+    run.opened.store.persist(PARTITION, 1, promise(3), noted.taken_back(Offset(4)), sender);
+    told.blocking_recv().unwrap();
+    fs.crash();
+    let stored = &Run::begin(&fs, "boot 1").unwrap().opened.stored[&PARTITION];
+    assert_eq!((stored.state.clone(), stored.checkpoint.high_watermark), (promise(3), Offset(4)));
+    assert_eq!(stored.checkpoint.durable_end, Offset(4));
+}
+
 /// A promise that is not on disk is told to nobody, and the process ends: it can keep no other either.
 #[tokio::test]
 async fn a_promise_that_cannot_be_written_is_fatal_and_told_to_nobody() {
@@ -108,10 +126,10 @@ async fn a_promise_that_cannot_be_written_is_fatal_and_told_to_nobody() {
         let fatal = run.fatal.clone();
         let told = tokio::task::spawn_blocking(move || {
             let told = run.persist(promise(7));
-            run.opened.thread.join().unwrap();
+            assert!(!run.opened.thread.join().unwrap(), "the end of the run is no orderly one");
             // The next write would succeed: what failed is not tried again.
             let (sender, mut next) = shard_queue();
-            run.opened.store.persist(PARTITION, 1, promise(8), sender);
+            run.opened.store.persist(PARTITION, 1, promise(8), None, sender);
             (told, next.try_recv().is_err())
         });
         assert!(fatal.wait().await.contains("promises cannot be kept"));

@@ -3,7 +3,7 @@
 //! Output is written out whenever no record is ready, so that a pipe sees what there is, and in large pieces otherwise.
 
 mod offset;
-mod print;
+pub(crate) mod print;
 
 use std::io;
 use std::process::ExitCode;

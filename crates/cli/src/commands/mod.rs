@@ -9,6 +9,7 @@ pub(crate) mod controller;
 pub(crate) mod demo;
 pub(crate) mod health;
 pub(crate) mod human;
+pub(crate) mod log;
 pub(crate) mod partition;
 pub(crate) mod process;
 pub(crate) mod produce;

@@ -10,7 +10,7 @@ use crate::cluster::{BrokerFile, Cluster, ControllerFile, free_ports, start};
 use crate::process::{eventually, run};
 
 /// Everything below a folder: files with their bytes, folders without.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

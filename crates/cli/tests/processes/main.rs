@@ -12,6 +12,7 @@ mod endings;
 mod events;
 mod folders;
 mod garbage;
+mod log;
 mod process;
 mod refused;
 mod tls;

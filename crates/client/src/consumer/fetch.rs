@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::decode::{DecodeError, decode, split};
 use super::{ConsumeError, FetchedBatch};
 use crate::admin::timed;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Failure};
 use crate::routing::{DOUBT_AFTER, Target, leader_of, replica_in};
 use crate::{Client, ConsumerConfig};
 
@@ -130,7 +130,7 @@ impl Fetcher {
                         return Ok(());
                     }
                 }
-                Err(error) => self.recover(route, error).await?,
+                Err(failure) => self.recover(route, failure).await?,
             }
         }
         Ok(())
@@ -162,8 +162,8 @@ impl Fetcher {
     }
 
     /// One long poll. Given up when the map moves the partition.
-    async fn fetch(&mut self, route: &Route) -> Result<Fetched, ApiError> {
-        let node = self.client.router().node(&route.target.endpoint)?;
+    async fn fetch(&mut self, route: &Route) -> Result<Fetched, Failure> {
+        let node = self.client.router().node(&route.target.endpoint).map_err(Failure::reached)?;
         // The leader is only asked in passing whether a follower has missed something.
         let max_wait =
             if self.empty_answers >= EMPTY_ANSWERS { Duration::ZERO } else { self.config.max_wait };
@@ -191,10 +191,10 @@ impl Fetcher {
                         node.budget.succeeded();
                         Ok(Fetched::Answer(answer.into_inner()))
                     }
-                    Ok(Err(status)) => Err(ApiError::from_status(&status)),
+                    Ok(Err(status)) => Err(status.into()),
                     Err(_) => {
                         let message = format!("{} did not answer within {limit:?}", node.endpoint);
-                        Err(ApiError::new(ErrorCode::DeadlineExceeded, message))
+                        Err(Failure::reached(ApiError::new(ErrorCode::DeadlineExceeded, message)))
                     }
                 },
                 () = sleep_until(doubt_at), if !doubted => {

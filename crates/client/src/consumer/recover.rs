@@ -6,25 +6,26 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ConsumeError;
 use super::fetch::{Fetcher, Route};
-use crate::retry::{MAX_DELAY, Verdict, judge};
+use crate::retry::{Failure, MAX_DELAY, Verdict, judge};
 use crate::routing::{hinted, leader_of};
 
 impl Fetcher {
     /// Decides what follows a failed request, and waits where that helps.
-    pub(super) async fn recover(&mut self, route: Route, error: ApiError) -> Result<(), ConsumeError> {
+    pub(super) async fn recover(&mut self, route: Route, failure: Failure) -> Result<(), ConsumeError> {
+        let error = &failure.error;
         if route.follower {
             tracing::debug!(partition = %self.id, endpoint = %route.target.endpoint, %error, "follower left");
             self.bar_follower();
             return Ok(());
         }
         if error.code == ErrorCode::OffsetOutOfRange {
-            self.judge_range(&error)?;
+            self.judge_range(error)?;
         } else if judge(error.code) == Verdict::Refused {
-            return Err(self.refused(error));
+            return Err(self.refused(failure.error));
         }
-        let hint = hinted(&self.map.borrow().clone(), self.id, &route.target, &error);
+        let hint = hinted(&self.map.borrow().clone(), self.id, &route.target, error);
         let delay = match self.client.router().node(&route.target.endpoint) {
-            Ok(node) => node.budget.delay(&mut self.backoff, &error),
+            Ok(node) => node.budget.delay(&mut self.backoff, &failure),
             Err(_) => MAX_DELAY,
         };
         self.client.metadata().doubt();

@@ -7,11 +7,10 @@ use holdfast_proto::{ApiError, v1};
 use tokio::time::Instant;
 
 use super::completion::Ack;
-use super::link::Cut;
 use super::sender::{Retry, Sender};
 use super::stats::count;
 use crate::error::SendError;
-use crate::retry::{Verdict, judge_append};
+use crate::retry::{Failure, Verdict, judge_append};
 use crate::routing::hinted;
 
 /// Leaders named by refusals that are tried before the map has to name one: two brokers that point at each other must
@@ -29,7 +28,7 @@ impl Sender {
             }
             None => {
                 let error = ApiError::new(ErrorCode::Internal, "an answer without an outcome");
-                self.handle_cut(Cut { error, reached: true });
+                self.handle_cut(Failure::reached(error));
             }
         }
         if self.window.give_up_refused() {
@@ -70,7 +69,7 @@ impl Sender {
         }
         match verdict {
             Verdict::Rewind if is_first && self.out_of_order_too_long() => self.end(error),
-            Verdict::Rewind => self.handle_cut(Cut { error, reached: true }),
+            Verdict::Rewind => self.handle_cut(Failure::reached(error)),
             Verdict::Fatal => self.end(error),
             Verdict::Retry | Verdict::RetryIfMapped | Verdict::Refused => self.redirect(error),
         }
@@ -80,7 +79,7 @@ impl Sender {
     fn redirect(&mut self, error: ApiError) {
         let map = self.map.borrow().clone();
         let hint = self.link.as_ref().and_then(|link| hinted(&map, self.id, &link.target, &error));
-        self.handle_cut(Cut { error, reached: true });
+        self.handle_cut(Failure::reached(error));
         if hint.is_some() && self.retry.hints < MAX_HINTS {
             self.retry.hints += 1;
             self.retry.hint = hint;

@@ -4,23 +4,16 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use holdfast_core::ErrorCode;
-use holdfast_proto::{ApiError, never_sent, v1};
+use holdfast_proto::{ApiError, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
+use crate::retry::Failure;
 use crate::routing::{Node, Target};
 
 type Answer = v1::AppendStreamResponse;
-
-/// The stream ended.
-#[derive(Debug)]
-pub(super) struct Cut {
-    pub(super) error: ApiError,
-    /// Whether requests may have left this process.
-    pub(super) reached: bool,
-}
 
 /// An open, or opening, stream.
 pub(super) struct Link {
@@ -65,9 +58,9 @@ impl Link {
     }
 
     /// The next answer. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Answer, Cut> {
+    pub(super) async fn next(&mut self) -> Result<Answer, Failure> {
         if let Answers::Opening(opening) = &mut self.answers {
-            let stream = opening.await.map_err(|status| cut(&status))?;
+            let stream = opening.await?;
             self.answers = Answers::Open(Box::new(stream.into_inner()));
         }
         let Answers::Open(stream) = &mut self.answers else { return Err(ended()) };
@@ -77,15 +70,11 @@ impl Link {
                 Ok(answer)
             }
             Ok(None) => Err(ended()),
-            Err(status) => Err(cut(&status)),
+            Err(status) => Err(status.into()),
         }
     }
 }
 
-fn cut(status: &Status) -> Cut {
-    Cut { error: ApiError::from_status(status), reached: !never_sent(status) }
-}
-
-fn ended() -> Cut {
-    Cut { error: ApiError::new(ErrorCode::Unavailable, "the leader ended the stream"), reached: true }
+fn ended() -> Failure {
+    Failure::reached(ApiError::new(ErrorCode::Unavailable, "the leader ended the stream"))
 }

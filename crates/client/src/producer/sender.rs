@@ -20,16 +20,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::lane::Lane;
-use super::link::{Cut, Link};
+use super::link::Link;
 use super::session::Session;
 use super::stats::count;
 use super::window::{Flight, Window};
 use crate::error::SendError;
-use crate::retry::{Backoff, MAX_DELAY};
+use crate::retry::{Backoff, Failure, MAX_DELAY};
 use crate::routing::{DOUBT_AFTER, Target, leader_of};
 
 /// A stream without a batch on it is closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(super) struct Sender {
     pub(super) session: Arc<Session>,
     pub(super) lane: Arc<Lane>,
@@ -59,10 +60,13 @@ pub(super) struct Retry {
     /// A leader that a refusal named.
     pub(super) hint: Option<Target>,
     pub(super) hints: u32,
+    /// The leader takes nothing until others are back: it is asked with the first batch alone, since everything else
+    /// would be sent in vain again and again.
+    probes: bool,
 }
 
 enum Event {
-    Answer(Result<v1::AppendStreamResponse, Cut>),
+    Answer(Result<v1::AppendStreamResponse, Failure>),
     Identity(Result<ProducerRef, ApiError>),
     /// Records, the map or time: look at everything again.
     Woken,
@@ -98,7 +102,7 @@ impl Sender {
             }
             match self.next_event().await {
                 Event::Answer(Ok(answer)) => self.handle_answer(answer),
-                Event::Answer(Err(cut)) => self.handle_cut(cut),
+                Event::Answer(Err(failure)) => self.handle_cut(failure),
                 Event::Identity(result) => self.handle_identity(result),
                 Event::Woken => {}
                 Event::Cancelled => {
@@ -178,7 +182,7 @@ impl Sender {
         let limit = self.session.config.request_timeout;
         if silence >= limit {
             let error = ApiError::new(ErrorCode::DeadlineExceeded, format!("no answer for {limit:?}"));
-            self.handle_cut(Cut { error, reached: true });
+            self.handle_cut(Failure::reached(error));
         } else if silence >= self.doubt_after() && self.silence_deadline().is_some_and(|at| at <= now) {
             self.doubted_at = Some(now);
             self.session.client.metadata().doubt();
@@ -186,7 +190,7 @@ impl Sender {
     }
 
     fn limit(&self) -> usize {
-        self.session.config.max_in_flight
+        if self.retry.probes { 1 } else { self.session.config.max_in_flight }
     }
 
     fn may_number(&self) -> bool {
@@ -254,9 +258,9 @@ impl Sender {
     fn settle_link(&mut self, map: &ClusterMap) {
         let leader = leader_of(map, self.id);
         if let (Some(link), Some(leader)) = (&mut self.link, &leader)
-            && leader.term > link.target.term
+            && link.target.is_over_with(leader)
         {
-            if leader.endpoint == link.target.endpoint {
+            if leader.endpoint == link.target.endpoint && leader.run == link.target.run {
                 link.target.term = leader.term;
             } else {
                 tracing::debug!(partition = %self.id, to = %leader.endpoint, "leader moved");
@@ -284,8 +288,9 @@ impl Sender {
             if self.retry.at.is_some() {
                 return None;
             }
-        } else if self.retry.failed.as_ref().is_some_and(|failed| failed.term < leader.term) {
+        } else if self.retry.failed.as_ref().is_some_and(|failed| failed.is_over_with(&leader)) {
             self.retry.hints = 0;
+            self.retry.probes = false;
             self.retry.backoff.reset();
         }
         Some(leader)
@@ -297,9 +302,12 @@ impl Sender {
                 count(&self.session.ledger.streams);
                 self.retry.at = None;
                 // One more than the limit: a broker that answers before it has read must not make us drop the stream.
-                self.link = Some(Link::open(node, target, self.limit() + 1));
+                self.link = Some(Link::open(node, target, self.session.config.max_in_flight + 1));
             }
-            Err(error) => self.retry_later(target, error, None),
+            Err(error) => {
+                let delay = self.retry.backoff.next_delay(error.retry_after).max(MAX_DELAY);
+                self.retry_later(target, error, delay);
+            }
         }
     }
 
@@ -310,7 +318,8 @@ impl Sender {
             return;
         }
         let mut sent = true;
-        for flight in self.window.unsent() {
+        let room = self.limit().saturating_sub(self.window.outstanding_count());
+        for flight in self.window.unsent().take(room) {
             if flight.attempts > 0 {
                 count(&self.session.ledger.resends);
             }
@@ -334,26 +343,25 @@ impl Sender {
         }
         if !sent {
             let error = ApiError::new(ErrorCode::Unavailable, "the stream takes no more requests");
-            self.handle_cut(Cut { error, reached: true });
+            self.handle_cut(Failure::reached(error));
         }
     }
 
     /// The stream is gone.
-    pub(super) fn handle_cut(&mut self, cut: Cut) {
+    pub(super) fn handle_cut(&mut self, failure: Failure) {
         let Some(link) = self.link.take() else { return };
-        tracing::debug!(partition = %self.id, endpoint = %link.target.endpoint, error = %cut.error, "stream cut");
-        self.window.cut(cut.reached);
-        self.retry_later(link.target.clone(), cut.error, Some(&link));
+        let error = &failure.error;
+        tracing::debug!(partition = %self.id, endpoint = %link.target.endpoint, %error, "stream cut");
+        self.window.cut(failure.reached);
+        let delay = link.node.budget.delay(&mut self.retry.backoff, &failure);
+        self.retry_later(link.target, failure.error, delay);
     }
 
-    /// Notes a failure of `target`; nothing goes there before a delay.
-    fn retry_later(&mut self, target: Target, error: ApiError, link: Option<&Link>) {
-        let delay = match link {
-            Some(link) => link.node.budget.delay(&mut self.retry.backoff, &error),
-            None => self.retry.backoff.next_delay(error.retry_after).max(MAX_DELAY),
-        };
+    /// Notes a failure of `target`; nothing goes there before the delay has passed.
+    fn retry_later(&mut self, target: Target, error: ApiError, delay: Duration) {
         self.retry.at = Some(Instant::now() + delay);
         self.retry.failed = Some(target);
+        self.retry.probes = error.code == ErrorCode::NotEnoughReplicas;
         self.last_error = Some(error);
         if !(self.window.is_empty() && self.lane.is_empty()) {
             self.lane.stalled.store(true, Ordering::Relaxed);

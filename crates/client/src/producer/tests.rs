@@ -163,6 +163,80 @@ async fn a_killed_leader_costs_no_record() {
     assert_eq!(sequences.len(), cluster.log(0).len(), "a sequence number was stored twice");
 }
 
+/// The first record after an outage may take so long.
+const SOON: Duration = Duration::from_millis(600);
+/// Long enough for whatever grows or is used up in an outage, and over when nobody at the pace of a spent budget is about to
+/// try.
+const OUTAGE: Duration = Duration::from_millis(4200);
+
+/// Nobody appoints another leader: only the leader's own return ends the outage, and no map tells of it.
+#[tokio::test]
+async fn a_leader_that_came_back_without_controllers_gets_records_soon() {
+    let partitions = 12;
+    let mut cluster = MockCluster::start(1, partitions).await;
+    let producer = producer(&cluster).await;
+    for round in 0..2 {
+        if round == 1 {
+            cluster.kill(0);
+        }
+        for partition in 0..partitions {
+            // Its outcome is in the counters.
+            drop(producer.send(Record::new("value").with_partition(partition)).await.unwrap());
+        }
+        if round == 1 {
+            tokio::time::sleep(OUTAGE).await;
+            cluster.restart(0).await;
+        }
+        let back = Instant::now();
+        producer.flush().await;
+        assert!(back.elapsed() < SOON, "took {:?}", back.elapsed());
+    }
+    assert_eq!(producer.stats().acked, 2 * u64::from(partitions));
+}
+
+/// The controllers were away as well: their first act is to appoint another leader.
+#[tokio::test]
+async fn the_leader_appointed_after_an_outage_gets_records_soon() {
+    let mut cluster = MockCluster::start(3, 1).await;
+    let producer = producer(&cluster).await;
+    let mut pending = send_all(&producer, 1).await;
+    producer.flush().await;
+    cluster.kill(0);
+    for number in 1..60 {
+        pending.push(producer.send(record(number)).await.unwrap());
+    }
+    tokio::time::sleep(OUTAGE).await;
+    cluster.move_leader(0, 1);
+    cluster.publish();
+    let back = Instant::now();
+    producer.flush().await;
+    assert!(back.elapsed() < SOON, "took {:?}", back.elapsed());
+    assert_stored(&cluster, pending).await;
+}
+
+/// A leader that lacks its followers is asked often, with one batch: everything else waits until it takes that.
+#[tokio::test]
+async fn a_leader_without_a_majority_is_asked_with_one_batch() {
+    let cluster = MockCluster::start(1, 1).await;
+    let producer = producer(&cluster).await;
+    let mut pending = send_all(&producer, 1).await;
+    producer.flush().await;
+    let refusals = 30;
+    cluster.fault(0, [Fault::Refuse(ErrorCode::NotEnoughReplicas); 30]);
+    let before = cluster.arrived().len();
+    let begun = Instant::now();
+    for number in 1..60 {
+        pending.push(producer.send(record(number)).await.unwrap());
+    }
+    assert_stored(&cluster, pending).await;
+    let took = begun.elapsed();
+    // Ten of a budget and one each second from then on would be twenty seconds.
+    assert!(took < Duration::from_secs(12), "took {took:?}");
+    // What was on its way with the first one came along once.
+    let arrived = &cluster.arrived()[before..];
+    assert!(arrived[5..refusals].iter().all(|asked| *asked == arrived[0]), "{:?}", &arrived[..refusals]);
+}
+
 #[tokio::test]
 async fn a_refused_batch_fails_alone_and_what_follows_is_stored_once() {
     let cluster = MockCluster::start(1, 1).await;

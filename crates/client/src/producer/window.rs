@@ -98,6 +98,11 @@ impl Window {
         self.flights.iter_mut().filter(|flight| !flight.outstanding && flight.refusal.is_none())
     }
 
+    /// How many are on the stream that is open now.
+    pub(super) fn outstanding_count(&self) -> usize {
+        self.flights.iter().filter(|flight| flight.outstanding).count()
+    }
+
     /// Whether batches can be numbered.
     pub(super) fn has_producer(&self) -> bool {
         self.producer.is_some()

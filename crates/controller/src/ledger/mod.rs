@@ -37,7 +37,7 @@ mod wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use holdfast_core::metadata::{ClusterMap, LeaderReport};
+use holdfast_core::metadata::{ClusterMap, LeaderReport, Object, Update};
 use holdfast_core::{BrokerId, ControllerId, PartitionId};
 
 use contacts::Contacts;
@@ -52,6 +52,7 @@ use observation::Moment;
 
 pub(crate) use observation::{AppliedEntry, Observation, Observer};
 pub(crate) use record::Reason;
+pub(crate) use ring::unreadable_lines;
 pub(crate) use task::{Book, LedgerTask};
 pub(crate) use watch::Watch;
 pub(crate) use wire::event_to_wire;
@@ -188,7 +189,7 @@ impl Ledger {
             Ok(false) => return true,
             Err(_) => return false,
         }
-        self.note_moves(moment);
+        self.note_moves(moment, &update);
         let led = self.horizon.is_own(entry.term);
         let stamp = Stamp { controller: self.me.0, led, index: entry.index, term: entry.term };
         for found in found.into_iter().filter(|_| is_news) {
@@ -279,19 +280,17 @@ impl Ledger {
     }
 
     /// Remembers when replicas began to move. Bounded by the map.
-    fn note_moves(&mut self, moment: Moment) {
+    fn note_moves(&mut self, moment: Moment, update: &Update) {
         let is_moving = |map: &ClusterMap, id: PartitionId| {
             map.partition(id)
                 .is_some_and(|known| known.register.target.is_some() || known.register.prev.is_some())
         };
-        let begun: Vec<PartitionId> = self
-            .map
-            .partitions()
-            .filter(|partition| partition.version == self.map.index() && partition.register.target.is_some())
-            .map(|partition| partition.id)
-            .collect();
-        for id in begun {
-            self.moving.entry(id).or_insert(moment);
+        for object in &update.objects {
+            if let Object::Partition(partition) = object
+                && partition.register.target.is_some()
+            {
+                self.moving.entry(partition.id).or_insert(moment);
+            }
         }
         let open: Vec<PartitionId> = self.open.iter().flat_map(Failover::partitions).collect();
         for id in open.into_iter().filter(|id| self.map.partition(*id).is_none()) {

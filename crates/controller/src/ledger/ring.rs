@@ -96,6 +96,11 @@ impl Ring {
     }
 }
 
+/// How many lines of a file are no records.
+pub(crate) fn unreadable_lines(file: impl std::io::Read) -> usize {
+    read(file, &mut Vec::new())
+}
+
 /// Adds what is a record. Returns how many lines are none.
 fn read(file: impl std::io::Read, records: &mut Vec<Record>) -> usize {
     let mut reader = BufReader::new(file);

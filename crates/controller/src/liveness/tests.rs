@@ -145,7 +145,7 @@ fn a_fenced_broker_that_is_back_is_registered_and_so_is_a_new_one() {
     }
     let new = registration(33, "c", 7);
     let now = cluster.at(2050);
-    assert_eq!(cluster.tracker.heard(now, cluster.metadata.map(), new.clone()), Ok(true));
+    assert_eq!(cluster.tracker.heard(now, cluster.metadata.map(), new.clone()), Ok(Heard::News));
     let verdicts = cluster.tracker.verdicts(now, cluster.metadata.map());
     assert_eq!(verdicts.register, [cluster.registration(11), new]);
 }
@@ -156,50 +156,123 @@ fn the_latest_run_of_a_broker_wins_and_the_earlier_one_is_told() {
     cluster.run(0, 1000, &ALL);
     let now = cluster.at(1050);
     let map = cluster.metadata.map();
-    assert_eq!(cluster.tracker.heard(now, map, registration(11, "a", 2)), Ok(true));
+    assert_eq!(cluster.tracker.heard(now, map, registration(11, "a", 2)), Ok(Heard::News));
     let zombie = cluster.tracker.heard(now, map, registration(11, "a", 1));
     assert_eq!(zombie, Err(Refusal::Replaced { id: BrokerId(11) }));
     assert_eq!(cluster.tracker.verdicts(now, map).register, [registration(11, "a", 2)]);
 }
 
-/// A second process under a live broker's id, on a folder of its own, is refused and changes nothing; once the first is
-/// gone its place is free, and a restart on the same folder needs no waiting.
-#[test]
-fn a_second_process_does_not_take_the_id_of_a_live_one() {
-    let mut cluster = Cluster::new();
-    let first = cluster.registration(11);
-    let second = BrokerRegistration { dir: DirId(99), incarnation: Incarnation(2), ..first.clone() };
-    let refused = Err(Refusal::InUse { id: BrokerId(11) });
-    let map = cluster.metadata.map().clone();
-    let at = |ms: u64| cluster.start + Duration::from_millis(ms);
-    let tracker = &mut cluster.tracker;
-    tracker.look(at(0));
-    assert_eq!(tracker.heard(at(10), &map, second.clone()), refused, "the map says that the first lives");
-    tracker.heard(at(20), &map, first.clone()).unwrap();
-    tracker.opened((first.id, first.incarnation));
-    assert_eq!(tracker.heard(at(900), &map, second.clone()), refused);
-    let restarted = BrokerRegistration { incarnation: Incarnation(3), ..first };
-    assert_eq!(tracker.heard(at(910), &map, restarted.clone()), Ok(true));
-    tracker.opened((restarted.id, restarted.incarnation));
-    assert_eq!(tracker.heard(at(920), &map, second.clone()), refused);
-    tracker.closed(at(930), (restarted.id, restarted.incarnation));
-    assert_eq!(tracker.heard(at(940), &map, second), Ok(true), "the first has ended");
+/// Broker 11, connected, and others that go by its id.
+struct Contest {
+    cluster: Cluster,
+    first: BrokerRegistration,
 }
 
-/// Silence frees the id as well, also of a run that this controller never heard.
+impl Contest {
+    fn new() -> Contest {
+        let cluster = Cluster::new();
+        let first = cluster.registration(11);
+        let mut contest = Contest { cluster, first: first.clone() };
+        contest.heard(0, &first).unwrap();
+        contest.cluster.tracker.opened((first.id, first.incarnation));
+        contest
+    }
+
+    /// Another run, on a copy of the folder or on another one.
+    fn other(&self, incarnation: u64, copied: bool) -> BrokerRegistration {
+        let dir = if copied { self.first.dir } else { DirId(99) };
+        BrokerRegistration { dir, incarnation: Incarnation(incarnation), ..self.first.clone() }
+    }
+
+    fn heard(&mut self, ms: u64, registration: &BrokerRegistration) -> Result<Heard, Refusal> {
+        let now = self.cluster.at(ms);
+        self.cluster.tracker.heard(now, self.cluster.metadata.map(), registration.clone())
+    }
+}
+
+/// A second process under a live broker's id, on a folder of its own or on a copy, is refused and changes nothing.
+#[test]
+fn a_second_process_does_not_take_the_id_of_a_live_one() {
+    for copied in [false, true] {
+        let mut contest = Contest::new();
+        let (first, second) = (contest.first.clone(), contest.other(2, copied));
+        for ms in (100..350).step_by(50) {
+            assert_eq!(contest.heard(ms, &first), Ok(Heard::Known));
+            assert_eq!(contest.heard(ms, &second), Ok(Heard::Undecided), "heard {ms}: may have been waiting");
+        }
+        contest.heard(350, &first).unwrap();
+        let refused = contest.heard(360, &second).unwrap_err();
+        assert_eq!(refused, Refusal::InUse { id: BrokerId(11), endpoint: "b11:2".to_owned() });
+        assert!(refused.to_string().contains("stop that one first"), "{refused}");
+        let now = contest.cluster.at(370);
+        let register = contest.cluster.tracker.verdicts(now, contest.cluster.metadata.map()).register;
+        assert!(register.is_empty(), "{register:?}");
+        assert_eq!(contest.heard(380, &first), Ok(Heard::Known), "the first goes on");
+    }
+}
+
+/// A killed process says so by its sockets, maybe a moment after its successor was heard first.
+#[test]
+fn a_restart_waits_for_nothing_but_the_end_of_the_earlier_stream() {
+    for copied in [false, true] {
+        let mut contest = Contest::new();
+        let (first, second) = (contest.first.clone(), contest.other(2, copied));
+        assert_eq!(contest.heard(100, &second), Ok(Heard::Undecided));
+        contest.heard(101, &first).unwrap();
+        let now = contest.cluster.at(102);
+        contest.cluster.tracker.closed(now, (first.id, first.incarnation));
+        assert_eq!(contest.heard(103, &second), Ok(Heard::News));
+        assert_eq!(contest.heard(104, &first), Err(Refusal::Replaced { id: BrokerId(11) }));
+    }
+}
+
+/// As after the power went: no socket tells.
 #[test]
 fn an_id_whose_run_is_silent_is_free() {
+    for copied in [false, true] {
+        let mut contest = Contest::new();
+        let second = contest.other(2, copied);
+        assert_eq!(contest.heard(499, &second), Ok(Heard::Undecided));
+        assert_eq!(contest.heard(500, &second), Ok(Heard::News));
+    }
+}
+
+/// A controller that was just started has heard nobody: a restart is taken at once, another folder when the one that the
+/// map names had time to speak; and whoever the map names has the id.
+#[test]
+fn a_controller_that_just_started_knows_the_run_that_the_map_names() {
+    let unheard = || {
+        let mut contest = Contest::new();
+        contest.cluster.tracker = Tracker::new(TIMEOUT, GRACE, ZoneId::new("a"));
+        contest.cluster.look(0);
+        contest
+    };
+    let mut contest = unheard();
+    let moved = contest.other(2, false);
+    assert_eq!(contest.heard(999, &moved), Ok(Heard::Undecided));
+    assert_eq!(contest.heard(1000, &moved), Ok(Heard::News));
+
+    let mut contest = unheard();
+    let (first, second) = (contest.first.clone(), contest.other(2, true));
+    assert_eq!(contest.heard(10, &second), Ok(Heard::News), "a restart, as it seems");
+    contest.cluster.tracker.opened((second.id, second.incarnation));
+    assert_eq!(contest.heard(20, &first), Ok(Heard::Known), "it was not");
+    contest.cluster.tracker.opened((first.id, first.incarnation));
+    assert_eq!(contest.heard(30, &second), Ok(Heard::Undecided));
+    contest.heard(300, &first).unwrap();
+    assert!(matches!(contest.heard(310, &second), Err(Refusal::InUse { .. })));
+}
+
+#[test]
+fn what_comes_on_an_earlier_stream_was_said_before() {
     let mut cluster = Cluster::new();
-    let first = cluster.registration(11);
-    let second = BrokerRegistration { dir: DirId(99), incarnation: Incarnation(2), ..first.clone() };
-    let map = cluster.metadata.map().clone();
-    let at = |ms: u64| cluster.start + Duration::from_millis(ms);
-    let mut unheard = Tracker::new(TIMEOUT, GRACE, ZoneId::new("a"));
-    unheard.look(at(0));
-    assert_eq!(unheard.heard(at(1000), &map, second.clone()), Ok(true));
-    cluster.tracker.heard(at(0), &map, first.clone()).unwrap();
-    cluster.tracker.opened((first.id, first.incarnation));
-    assert_eq!(cluster.tracker.heard(at(1000), &map, second), Ok(true));
+    let run = (BrokerId(11), Incarnation(1));
+    cluster.heard(0, 11);
+    let first = cluster.tracker.opened(run);
+    assert!(cluster.tracker.is_latest(run, first));
+    let second = cluster.tracker.opened(run);
+    assert!(!cluster.tracker.is_latest(run, first) && cluster.tracker.is_latest(run, second));
+    assert!(!cluster.tracker.is_latest((run.0, Incarnation(2)), second), "another run's");
 }
 
 #[test]
@@ -241,6 +314,21 @@ fn a_reset_seen_in_two_zones_is_death_after_the_grace() {
     witness(&mut cluster, 1300, "c");
     assert_eq!(cluster.run(1325, 1400, &OTHERS), Some((1325, vec![21])));
     assert_eq!(cluster.run(1350, 9000, &OTHERS), None, "it is not registered again for its last heartbeat");
+}
+
+#[test]
+fn a_pause_of_this_process_is_no_absence_that_others_are_told_of() {
+    let (mut cluster, run) = cut_off();
+    cluster.look(1025);
+    // The fresh stream waits in our listener.
+    let (lost, next) = cluster.tracker.look_for_losses(cluster.at(9000));
+    assert_eq!((lost, next), (BTreeSet::new(), Some(cluster.at(9075))));
+    let (lost, _) = cluster.tracker.look_for_losses(cluster.at(9075));
+    assert_eq!(lost, BTreeSet::new(), "75 ms are a pause, too");
+    for ms in [9100, 9125, 9150] {
+        cluster.look(ms);
+    }
+    assert_eq!(cluster.tracker.look_for_losses(cluster.at(9150)).0, BTreeSet::from([run]));
 }
 
 #[test]
@@ -300,8 +388,10 @@ fn the_end_of_one_of_two_streams_or_of_an_earlier_run_is_no_reset() {
     let now = cluster.at(1050);
     assert_eq!(cluster.tracker.closed(now, run), None);
     assert!(cluster.tracker.lost(cluster.at(5000)).is_empty());
+    // The earlier run's sockets are still there, and silent.
     let again = registration(21, "b", 2);
-    cluster.tracker.heard(now, cluster.metadata.map(), again).unwrap();
+    let now = cluster.at(1600);
+    assert_eq!(cluster.tracker.heard(now, cluster.metadata.map(), again), Ok(Heard::News));
     cluster.tracker.opened((BrokerId(21), Incarnation(2)));
     assert_eq!(cluster.tracker.closed(now, run), None);
     assert!(cluster.tracker.lost(cluster.at(5000)).is_empty());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_core::ControllerId;
 use holdfast_proto::internal::v1::{LastEntry, LostBroker, PingResponse};
 
+use super::types::LogId;
 use crate::liveness::Run;
 
 /// Place of an entry in the log; the greater, the more a controller has.
@@ -18,6 +19,12 @@ pub(crate) struct LastLog {
     pub(crate) leader: u64,
     /// Its index.
     pub(crate) index: u64,
+}
+
+impl From<LogId> for LastLog {
+    fn from(LogId { leader_id, index }: LogId) -> Self {
+        LastLog { term: leader_id.term, leader: leader_id.node_id, index }
+    }
 }
 
 /// One controller's view of the quorum.

@@ -4,6 +4,7 @@ use tokio::time::Instant as TokioInstant;
 
 use super::Quorum;
 use super::account::News;
+use super::election::Step;
 
 /// Runs for ever. `changed` is called whenever there is another leader or term.
 pub(super) async fn run(quorum: &Quorum, changed: &(dyn Fn() + Sync)) {
@@ -16,10 +17,13 @@ pub(super) async fn run(quorum: &Quorum, changed: &(dyn Fn() + Sync)) {
         if tell(quorum, news) {
             changed();
         }
-        if look.stand {
-            stand(quorum).await;
-        } else if forming && quorum.election(|election, now| election.reaches_majority(now)) {
-            forming = form(quorum).await;
+        match look.step {
+            Some(Step::Ask) => ask(quorum),
+            Some(Step::Stand) => stand(quorum).await,
+            None if forming && quorum.election(|election, now| election.reaches_majority(now)) => {
+                forming = form(quorum).await;
+            }
+            None => {}
         }
         tokio::select! {
             () = tokio::time::sleep_until(TokioInstant::from_std(look.next)) => {}
@@ -46,6 +50,15 @@ fn tell(quorum: &Quorum, news: News) -> bool {
     }
     quorum.news.send_replace(news);
     true
+}
+
+/// Asks for votes in the next term. The answers go to `election`; each question ends before the next is asked.
+fn ask(quorum: &Quorum) {
+    tracing::debug!(term = quorum.standing().term + 1, "asking for votes before standing again");
+    for voter in quorum.voters.iter().filter(|voter| voter.id != quorum.id) {
+        let (quorum, voter) = (quorum.clone(), voter.clone());
+        tokio::spawn(async move { quorum.ask_for_promise(&voter).await });
+    }
 }
 
 async fn stand(quorum: &Quorum) {

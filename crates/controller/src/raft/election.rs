@@ -9,10 +9,12 @@
 //!                 ├─ a majority has lost it (pre-vote)
 //!                 ├─ the leases of the voters needed have run out       ── the best log stands, then the lowest number
 //!                 └─ one step later each: the others, if it did not win
+//!  nobody won ────── votes are promised first, by disks that may be slow; then the candidate stands
 //! ```
 //!
 //! Invariants:  ELE-1  only a controller stands that knows, from answers to requests of just now, that a majority with
-//!                     itself has lost the leader; so no term is used up by one that is cut off or half deaf
+//!                     itself has lost the leader; so no term is used up by one that is cut off or half deaf. To ask
+//!                     for promises is to stand, here and in ELE-2
 //!              ELE-2  nobody stands while a controller in reach says that it leads itself
 //!              ELE-3  what was learned before a pause of this process counts no more after it
 //!              ELE-4  a leader that no majority has answered for `silence` does not call itself leader
@@ -21,57 +23,18 @@
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdfast_core::ControllerId;
 
 use super::account::{Account, LastLog};
+pub(crate) use timing::Timing;
 
-/// The times of an election. All follow from `election-timeout`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timing {
-    /// A leader that was not heard for this long is lost, whatever its connections look like. `election-timeout`.
-    pub(crate) silence: Duration,
-    /// A voter that heard the leader within this refuses every candidate. Also how long a broken connection may take
-    /// to come back, and by how much the ranks stand apart.
-    pub(crate) lease: Duration,
-    /// How long a candidate may take for its votes. openraft waits no longer.
-    pub(crate) votes: Duration,
-    /// How long a question to another controller is held when there is nothing to say.
-    pub(crate) hold: Duration,
-}
-
-impl Timing {
-    /// For an election timeout.
-    pub(crate) fn of(election_timeout: Duration) -> Self {
-        let fifth = election_timeout / 5;
-        let lease = fifth + Duration::from_millis(1);
-        Timing { silence: election_timeout, lease, votes: fifth, hold: fifth.min(Duration::from_millis(100)) }
-    }
-
-    /// How long an answer counts, from the moment at which it was asked for: two held questions and some delay.
-    pub(crate) fn window(&self) -> Duration {
-        self.hold * 4
-    }
-
-    /// How long a round is left alone before somebody stands again.
-    fn round(&self) -> Duration {
-        self.votes * 3 / 2
-    }
-
-    /// What a voter's lease is waited for in addition, for it may note a heartbeat somewhat later than it says. Also
-    /// what news takes to travel.
-    fn margin(&self) -> Duration {
-        self.lease / 20
-    }
-
-    /// Between two looks.
-    fn look(&self) -> Duration {
-        self.lease / 4
-    }
-}
+/// A round that nobody won doubles the time that the next one is given, so often at most.
+const MAX_DOUBLINGS: u32 = 4;
 
 /// What this controller's own Raft says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,10 +54,20 @@ pub(crate) struct Facts {
 /// What to do after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// Stand for election now.
-    pub(crate) stand: bool,
+    /// To be done now.
+    pub(crate) step: Option<Step>,
     /// Look again then at the latest.
     pub(crate) next: Instant,
+}
+
+/// Towards a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ask for votes in the next term without standing in it yet. Raft does not wait for a disk that takes longer than
+    /// `votes`; whose disk holds the vote already answers at once.
+    Ask,
+    /// Stand for election.
+    Stand,
 }
 
 /// Another controller, as known here.
@@ -108,6 +81,8 @@ struct Other {
     refused: Option<Instant>,
     /// The last request of this controller's term, as leader or candidate, that it answered in favour was sent then.
     acked: Option<(u64, Instant)>,
+    /// The last term in which it promised this controller its vote.
+    promised: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -132,8 +107,17 @@ pub(crate) struct Election {
     changed: Option<Instant>,
     /// From when on this controller could stand but for its rank and the rounds of others.
     ready: Option<Instant>,
-    /// When it stood last, and how often since there was a leader.
-    stood: Option<(Instant, u32)>,
+    /// The term in which it stood last for the next one. It does not stand twice in one: Raft may still wait for its disk.
+    stood: Option<u64>,
+    /// When it asked for votes last.
+    asked: Option<Instant>,
+    /// The term in which a voter refused its promise for a higher vote, which Raft here hears of by standing.
+    outbid: Option<u64>,
+    /// The highest vote that was asked of this controller.
+    courted: Option<(u64, ControllerId)>,
+    /// When the last round began, anybody's, and how many there were since there was a leader.
+    round: Option<Instant>,
+    rounds: u32,
     /// A gap between two of these is time in which this process did not run.
     noted: Instant,
     /// End of the last pause of this process.
@@ -159,6 +143,11 @@ impl Election {
             changed: None,
             ready: None,
             stood: None,
+            asked: None,
+            outbid: None,
+            courted: None,
+            round: None,
+            rounds: 0,
             noted: now,
             resumed: None,
         }
@@ -171,8 +160,19 @@ impl Election {
         if before.is_some_and(|before| (before.term, before.leader) != (facts.term, facts.leader)) {
             self.changed = Some(now);
             if facts.leader.is_some() {
-                self.stood = None;
+                (self.stood, self.round, self.rounds) = (None, None, 0);
+            } else {
+                (self.round, self.rounds) = (Some(now), self.rounds.saturating_add(1));
             }
+        }
+    }
+
+    /// A candidate whose log reaches to `last_log` asks for this controller's vote in `term`: its round begins, however
+    /// long the disk here takes over the answer, and only once, however often it asks.
+    pub(crate) fn courted(&mut self, now: Instant, by: ControllerId, term: u64, last_log: Option<LastLog>) {
+        let vote = Some((term, by));
+        if last_log >= self.facts().last_log && vote > self.courted {
+            (self.courted, self.round) = (vote, Some(now));
         }
     }
 
@@ -192,6 +192,18 @@ impl Election {
         self.heard = Some((leader, before.map_or(now, |before| before.max(now))));
     }
 
+    /// A controller promised this one its vote in `term`.
+    pub(crate) fn promised(&mut self, by: ControllerId, term: u64) {
+        if let Some(other) = self.others.get_mut(&by) {
+            other.promised = other.promised.max(Some(term));
+        }
+    }
+
+    /// A controller has given a higher vote than the one that it was asked to promise.
+    pub(crate) fn outbid(&mut self) {
+        self.outbid = Some(self.facts().term);
+    }
+
     /// A controller obeyed or elected this one in `term`, in answer to a request sent at `sent`.
     pub(crate) fn acked(&mut self, by: ControllerId, term: u64, sent: Instant) {
         if let Some(other) = self.others.get_mut(&by) {
@@ -199,19 +211,27 @@ impl Election {
         }
     }
 
-    /// A controller answered a question that was sent at `sent`.
-    pub(crate) fn answered(&mut self, now: Instant, by: ControllerId, sent: Instant, account: Account) {
+    /// A controller answered a question that was sent at `sent`. Returns false where that counts no more (ELE-3).
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        by: ControllerId,
+        sent: Instant,
+        account: Account,
+    ) -> bool {
         if self.resumed.is_some_and(|resumed| sent < resumed) {
-            return;
+            return false;
         }
         if let Some(other) = self.others.get_mut(&by) {
             let heard = account.heard_ago.map(|ago| now.checked_sub(ago).unwrap_or(self.started));
             *other = Other {
                 answer: Some(Answer { sent, heard, account }),
-                acked: other.acked,
-                ..Other::default()
+                broken: None,
+                refused: None,
+                ..*other
             };
         }
+        true
     }
 
     /// The connection to a controller broke, or could not be had.
@@ -228,12 +248,12 @@ impl Election {
 
     /// Whether this controller leads, as far as a majority has answered it lately (ELE-4).
     pub(crate) fn leads(&self, now: Instant) -> bool {
-        let lately = |other: &&Other| {
+        let lately = |other: &Other| {
             other.acked.is_some_and(|(term, sent)| {
                 term == self.facts().term && now.saturating_duration_since(sent) < self.timing.silence
             })
         };
-        self.facts().leading && 1 + self.others.values().filter(lately).count() >= self.majority()
+        self.facts().leading && self.is_majority_with_this(lately)
     }
 
     /// The leader that may be believed in.
@@ -273,14 +293,39 @@ impl Election {
     pub(crate) fn look(&mut self, now: Instant) -> Look {
         let next = now + self.timing.look();
         match self.stands_at(now) {
-            Some(at) if at <= now => {
-                let times = self.stood.map_or(0, |(_, times)| times);
-                self.stood = Some((now, times.saturating_add(1)));
-                Look { stand: true, next }
-            }
-            Some(at) => Look { stand: false, next: next.min(at) },
-            None => Look { stand: false, next },
+            Some(at) if at <= now => Look { step: self.step(now), next },
+            at => Look { step: None, next: at.map_or(next, |at| next.min(at)) },
         }
+    }
+
+    /// How to come to lead, where nothing speaks against it. The first round is the fastest, and most often enough.
+    fn step(&mut self, now: Instant) -> Option<Step> {
+        let term = self.facts().term;
+        if self.rounds == 0 || self.is_promised() || self.outbid == Some(term) {
+            self.stood = Some(term);
+            return Some(Step::Stand);
+        }
+        let waits = self.asked.is_some_and(|asked| now < asked + self.timing.round());
+        (!waits).then(|| {
+            self.asked = Some(now);
+            Step::Ask
+        })
+    }
+
+    /// Whether a majority, this controller included, has promised its votes in the next term.
+    fn is_promised(&self) -> bool {
+        let next = self.facts().term + 1;
+        self.is_majority_with_this(|other| other.promised == Some(next))
+    }
+
+    /// Whether this controller was elected in the present term. Raft says so itself only when its disk has the first entry.
+    fn is_elected(&self) -> bool {
+        let term = self.facts().term;
+        self.is_majority_with_this(|other| other.acked.is_some_and(|(acked, _)| acked == term))
+    }
+
+    fn is_majority_with_this(&self, is_for: impl Fn(&Other) -> bool) -> bool {
+        1 + self.others.values().filter(|other| is_for(other)).count() >= self.majority()
     }
 
     /// ELE-3: while this process did not run, heartbeats waited in its sockets.
@@ -304,21 +349,20 @@ impl Election {
             self.ready = None;
             return None;
         };
+        if self.stood == Some(self.facts().term) {
+            return None;
+        }
         // Those who have lost the leader this very moment may not know of each other.
         let told = if self.others.is_empty() { now } else { now + self.timing.margin() };
         // It does not come nearer when a candidate frees itself from its lease.
         let ready = self.ready.map_or(votes_at.max(told), |ready| ready.max(votes_at));
         self.ready = Some(ready);
         let apart = self.timing.lease * self.rank(now);
-        let mut at = ready + apart;
-        if let Some(changed) = self.changed.filter(|_| self.facts().leader.is_none()) {
-            // Somebody else's round is left alone.
-            at = at.max(changed + self.timing.round() + apart);
-        }
-        if let Some((stood, times)) = self.stood {
-            at = at.max(stood + self.timing.round() * (1 << (times - 1).min(2)));
-        }
-        Some(at)
+        // A round is left alone, and longer each time that nobody has won: disks may be slow. The longer is one that this
+        // controller won, as it seems.
+        let doublings = if self.is_elected() { MAX_DOUBLINGS } else { self.rounds.saturating_sub(1) };
+        let round = self.timing.round() * (1 << doublings.min(MAX_DOUBLINGS));
+        Some((ready + apart).max(self.round.map_or(ready, |begun| begun + round + apart)))
     }
 
     /// The moment from which on a majority would vote for this controller; `None` where it would not (ELE-1, ELE-2).
@@ -336,10 +380,20 @@ impl Election {
         let mut leases: Vec<Instant> =
             voters.map(|(_, answer)| answer.heard.map_or(self.started, |heard| heard + lease)).collect();
         leases.sort_unstable();
-        match self.majority() - 1 {
-            0 => Some(now),
-            needed => leases.get(needed - 1).copied(),
-        }
+        let free = match self.majority() - 1 {
+            0 => now,
+            needed => leases.get(needed - 1).copied()?,
+        };
+        Some(self.last_word().map_or(free, |word| word.max(free)))
+    }
+
+    /// Until when a leader whose connections broke would have been heard again, if it lives. One that says itself that it
+    /// leads no more is not waited for.
+    fn last_word(&self) -> Option<Instant> {
+        let (leader, heard) = self.heard.filter(|(leader, _)| self.facts().leader == Some(*leader))?;
+        let known = self.changed.unwrap_or(self.started);
+        let resigned = self.others.get(&leader).is_some_and(|other| self.denies(known, other));
+        (!resigned).then(|| heard + self.timing.lease)
     }
 
     /// How many others should come before this controller. A leader that lost its majority is one of them: it needs

@@ -57,6 +57,8 @@ pub(crate) enum ReplayError {
     },
     #[error("frame {number} holds entry {found}, and entry {expected} should follow")]
     Gap { number: u64, found: u64, expected: u64 },
+    #[error("frame {number} says that entries up to {found} are gone, and those before do not begin there")]
+    Purge { number: u64, found: u64 },
 }
 
 /// The frames that still count.
@@ -75,12 +77,18 @@ impl Mirror {
     pub(crate) fn replay(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         let number = self.frames;
         let frame = decode(bytes).map_err(|source| ReplayError::Codec { number, source })?;
-        if let Frame::Entry(entry) = &frame {
-            let found = entry.log_id.index;
-            let expected = self.next_index();
-            if found != expected && !(self.entries.is_empty() && self.purged.is_none()) {
-                return Err(ReplayError::Gap { number, found, expected });
+        match &frame {
+            Frame::Entry(entry) => {
+                let (found, expected) = (entry.log_id.index, self.next_index());
+                let begins = self.entries.is_empty() && self.purged.is_none();
+                if (found != expected && !begins) || found == u64::MAX {
+                    return Err(ReplayError::Gap { number, found, expected });
+                }
             }
+            Frame::Purge(upto) if !self.can_purge(upto.index) => {
+                return Err(ReplayError::Purge { number, found: upto.index });
+            }
+            _ => {}
         }
         self.take(Encoded { frame, bytes: bytes.into() });
         Ok(())
@@ -105,13 +113,22 @@ impl Mirror {
                 let kept = self.entries.split_off(&(upto.index + 1));
                 let gone = std::mem::replace(&mut self.entries, kept);
                 self.forget(gone);
-                self.purged = Some((upto, bytes));
+                if self.purged.as_ref().is_none_or(|(purged, _)| purged.index <= upto.index) {
+                    self.purged = Some((upto, bytes));
+                }
             }
         }
     }
 
     fn forget(&mut self, gone: BTreeMap<u64, (Entry, Arc<[u8]>)>) {
         self.entry_bytes -= gone.values().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    }
+
+    /// Whether the log may begin behind that index: no gap may follow. One that was purged further keeps its mark.
+    fn can_purge(&self, upto: u64) -> bool {
+        let first = self.entries.keys().next();
+        let follows = self.purged.is_some() || first.is_none_or(|first| first.saturating_sub(1) <= upto);
+        follows && upto < u64::MAX
     }
 
     /// Index of the entry that comes next.
@@ -200,6 +217,24 @@ mod tests {
             Err(ReplayError::Gap { found: 3, expected: 2, .. })
         ));
         assert!(matches!(mirror.replay(&[7, 7]), Err(ReplayError::Codec { .. })));
+    }
+
+    /// Both were accepted once, and refused at the start after the next checkpoint.
+    #[test]
+    fn a_purge_leaves_no_gap_and_never_goes_back() {
+        let mut gap = mirror(&[entry(5), entry(6)]);
+        let refused = gap.replay(&encode(&Frame::Purge(log_id(1, 1, 2))).unwrap());
+        assert!(matches!(refused, Err(ReplayError::Purge { found: 2, .. })), "{refused:?}");
+        let back = mirror(&[Frame::Purge(log_id(1, 1, 20)), entry(21), Frame::Purge(log_id(1, 1, 5))]);
+        assert_eq!(back.purged(), Some(log_id(1, 1, 20)));
+    }
+
+    #[test]
+    fn the_last_index_is_refused() {
+        let mut empty = Mirror::default();
+        for frame in [entry(u64::MAX), Frame::Purge(log_id(1, 1, u64::MAX))] {
+            assert!(empty.replay(&encode(&frame).unwrap()).is_err());
+        }
     }
 
     #[test]

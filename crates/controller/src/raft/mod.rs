@@ -35,7 +35,8 @@ use holdfast_log::Fs;
 use holdfast_proto::internal::v1::PingResponse;
 use holdfast_proto::transport::Tls;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest};
+use openraft::network::RPCOption;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,11 +48,13 @@ use crate::store::serving::Serving;
 use crate::store::snapshot::MAX_SNAPSHOT;
 use account::{LastLog, News};
 use election::{Election, Facts, Timing};
+pub(crate) use frame::{Frame, Mirror};
 use log_store::LogStore;
 pub use log_store::LogStoreError;
 use network::Peers;
 use state_machine::{StateError, StateMachine};
-use types::{CodecError, LogId, Node, RaftError, TypeConfig, Vote, decode, encode};
+use types::{CodecError, RaftError};
+pub(crate) use types::{Entry, LogId, Node, TypeConfig, Vote, decode, encode};
 
 /// Name of the journal in the data folder.
 pub(crate) const JOURNAL: &str = "raft.journal";
@@ -255,11 +258,7 @@ impl Quorum {
             leader: metrics.current_leader.map(ControllerId),
             leading: metrics.state == ServerState::Leader,
             voter: metrics.membership_config.membership().voter_ids().any(|voter| voter == self.id.0),
-            last_log: last.map(|LogId { leader_id, index }| LastLog {
-                term: leader_id.term,
-                leader: leader_id.node_id,
-                index,
-            }),
+            last_log: last.map(LastLog::from),
         }
     }
 
@@ -349,7 +348,32 @@ impl Quorum {
 
     /// Takes an encoded `VoteRequest`, gives the encoded result.
     pub(crate) async fn handle_vote(&self, payload: &[u8]) -> Result<Bytes, MessageError> {
-        Ok(encode(&self.raft.vote(decode(payload)?).await)?.into())
+        let request: VoteRequest<u64> = decode(payload)?;
+        let (by, last_log) = (request.vote.leader_id, request.last_log_id.map(LastLog::from));
+        self.election(|election, now| {
+            election.courted(now, ControllerId(by.node_id), by.term, last_log);
+        });
+        Ok(encode(&self.raft.vote(request).await)?.into())
+    }
+
+    /// Asks a controller to promise its vote in the next term. Raft here knows nothing of it: when it asks for that vote
+    /// itself, the voter's disk has it already.
+    async fn ask_for_promise(&self, voter: &VoterConfig) {
+        let (patience, term) = (self.timing.round(), self.standing().term + 1);
+        let last_log = self.raft.data_metrics().borrow().last_log;
+        let request = VoteRequest::new(Vote::new(term, self.id.0), last_log);
+        let (peer, option) = (self.peers.peer(voter.id.0, voter.endpoint.clone()), RPCOption::new(patience));
+        let answer = tokio::time::timeout(patience, peer.ask_for_vote(&request, &option)).await;
+        // Where no answer comes, the next question is the same.
+        let Ok(Ok(answer)) = answer else { return };
+        self.election(|election, _| {
+            if answer.vote_granted {
+                election.promised(voter.id, term);
+            } else if answer.vote > request.vote {
+                election.outbid();
+            }
+        });
+        self.look_again.notify_one();
     }
 
     /// Takes an encoded `InstallSnapshotRequest`, gives the encoded result.

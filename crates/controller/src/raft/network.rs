@@ -81,6 +81,11 @@ impl Peers {
         Ok(client.ping(request).await?.into_inner())
     }
 
+    /// Raft's line to one of them.
+    pub(super) fn peer(&self, target: u64, endpoint: String) -> Peer {
+        Peer { peers: self.clone(), target, endpoint }
+    }
+
     /// A controller obeyed or elected this one in `term`.
     fn acked(&self, by: u64, term: u64, sent: Instant) {
         let mut election = self.election.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +98,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Peer {
         let endpoint = self.endpoints.get(&target).unwrap_or(&node.endpoint).clone();
-        Peer { peers: self.clone(), target, endpoint }
+        self.peer(target, endpoint)
     }
 }
 
@@ -123,6 +128,17 @@ impl Peer {
         });
         request.set_timeout(option.hard_ttl());
         Ok(request)
+    }
+
+    /// Asks for a vote, which says nothing yet of an election.
+    pub(super) async fn ask_for_vote(
+        &self,
+        rpc: &VoteRequest<u64>,
+        option: &RPCOption,
+    ) -> Outcome<VoteResponse<u64>> {
+        let request = self.request(rpc, option)?;
+        let answer = self.client()?.vote(request).await;
+        self.outcome(answer)
     }
 
     #[allow(clippy::result_large_err, reason = "openraft's trait gives the type")]
@@ -177,9 +193,8 @@ impl RaftNetwork<TypeConfig> for Peer {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Outcome<VoteResponse<u64>> {
-        let (request, sent) = (self.request(&rpc, &option)?, Instant::now());
-        let answer = self.client()?.vote(request).await;
-        let answer: VoteResponse<u64> = self.outcome(answer)?;
+        let sent = Instant::now();
+        let answer = self.ask_for_vote(&rpc, &option).await?;
         if answer.vote_granted {
             self.peers.acked(self.target, rpc.vote.leader_id.term, sent);
         }

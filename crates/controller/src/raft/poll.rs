@@ -29,7 +29,7 @@ pub(super) type Answered<'a> = &'a (dyn Fn(&VoterConfig, &PingResponse) + Sync);
 pub(super) async fn run(quorum: &Quorum, answered: Answered<'_>) {
     let others = quorum.voters.iter().filter(|voter| voter.id != quorum.id);
     join_all(others.map(|voter| Line::new(quorum, voter).run(answered))).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The questions to one controller.
@@ -70,9 +70,10 @@ impl<'a> Line<'a> {
     }
 
     fn take(&mut self, sent: Instant, answer: &PingResponse) {
-        (self.seen, self.failures) = (answer.tag, 0);
-        let account = Account::from_wire(answer);
-        self.quorum.election(|election, now| election.answered(now, self.voter.id, sent, account));
+        let (id, account) = (self.voter.id, Account::from_wire(answer));
+        let counts = self.quorum.election(|election, now| election.answered(now, id, sent, account));
+        // What does not count was not seen: the next answer is not held back.
+        (self.seen, self.failures) = (if counts { answer.tag } else { 0 }, 0);
         self.note(true, &"");
     }
 

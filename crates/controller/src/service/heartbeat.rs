@@ -15,7 +15,7 @@ use super::check_cluster;
 use crate::config::{MAX_NAME, is_endpoint};
 use crate::knock;
 use crate::ledger::Observation;
-use crate::liveness::{Run, Tracker};
+use crate::liveness::{Heard, Run, Tracker};
 use crate::shared::Shared;
 
 /// One answer per heartbeat, in order. Ends with the broker's stream.
@@ -23,7 +23,7 @@ pub(super) fn answers(
     shared: Arc<Shared>,
     heartbeats: Streaming<HeartbeatRequest>,
 ) -> impl Stream<Item = Result<HeartbeatResponse, Status>> {
-    let stream = OpenStream { shared, run: None };
+    let stream = OpenStream { shared, run: None, number: 0 };
     futures::stream::try_unfold((stream, heartbeats), async |(mut stream, mut heartbeats)| {
         let Some(heartbeat) = heartbeats.message().await? else { return Ok(None) };
         let answer = answer(&mut stream, heartbeat);
@@ -36,17 +36,25 @@ struct OpenStream {
     shared: Arc<Shared>,
     /// Whose heartbeats it carries.
     run: Option<Run>,
+    /// Its number among all streams, once it carries some.
+    number: u64,
 }
 
 impl OpenStream {
     /// Notes that the stream carries heartbeats of `run`.
     fn carries(&mut self, tracker: &mut Tracker, run: Run) {
         if self.run != Some(run) {
-            if let Some(earlier) = self.run.replace(run) {
-                // Its process carries the new run: there is nothing to be found out.
-                let _ = tracker.closed(Instant::now(), earlier);
-            }
-            tracker.opened(run);
+            self.carries_none(tracker);
+            self.run = Some(run);
+            self.number = tracker.opened(run);
+        }
+    }
+
+    /// What comes on it does not count.
+    fn carries_none(&mut self, tracker: &mut Tracker) {
+        if let Some(earlier) = self.run.take() {
+            // The stream is still there: nothing is to be found out about its process.
+            let _ = tracker.closed(Instant::now(), earlier);
         }
     }
 }
@@ -56,7 +64,11 @@ impl Drop for OpenStream {
         let Some(run) = self.run else { return };
         let (listened, grace) = {
             let mut brokers = self.shared.brokers();
-            (brokers.tracker.closed(Instant::now(), run), brokers.tracker.reset_grace())
+            let listened = brokers.tracker.closed(Instant::now(), run);
+            if listened.is_some() {
+                self.shared.quorum.serving().with_map(|map| brokers.reports.cut(map, run.0));
+            }
+            (listened, brokers.tracker.reset_grace())
         };
         if listened.is_some() {
             self.shared.observer.note(Observation::Cut(run));
@@ -92,8 +104,14 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
     let now = Instant::now();
     let mut brokers = shared.brokers();
     shared.quorum.serving().with_map(|map| {
-        let news = brokers.tracker.heard(now, map, registration).map_err(|refusal| refusal.to_string())?;
+        let heard = brokers.tracker.heard(now, map, registration);
+        let Ok(Heard::Known | Heard::News) = heard else {
+            stream.carries_none(&mut brokers.tracker);
+            return heard.map(drop).map_err(|refusal| refusal.to_string());
+        };
         stream.carries(&mut brokers.tracker, run);
+        // What waited on an earlier stream is no more what is.
+        let reports = if brokers.tracker.is_latest(run, stream.number) { reports } else { Vec::new() };
         shared.observer.note(Observation::Heard(run));
         let leaves = draining && brokers.leaving.said(map, run);
         for report in reports {
@@ -105,7 +123,7 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
                 Err(error) => tracing::warn!(%broker, %error, "a leader's report makes no sense"),
             }
         }
-        if news || leaves || !brokers.reports.is_empty() {
+        if heard == Ok(Heard::News) || leaves || !brokers.reports.is_empty() {
             shared.wake.notify_one();
         }
         Ok(())

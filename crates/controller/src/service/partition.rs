@@ -2,7 +2,8 @@
 //! compare-and-set.
 
 use holdfast_core::metadata::{
-    Appointment, ClusterMap, Command, MetadataError, Partition, Reassignment, Register,
+    Appointment, ClusterMap, Command, MetadataError, Partition, Reassignment, Register, majority,
+    unclean_leaders,
 };
 use holdfast_core::{BrokerId, ErrorCode, PartitionId, Term};
 use holdfast_proto::ApiError;
@@ -86,7 +87,7 @@ pub(super) async fn recover_unclean(
         return Ok(RecoverUncleanResponse { term: register.term.0, broker: register.leader.broker.0 });
     }
     check_term(request.partition.as_ref(), id, &register)?;
-    if shared.brokers().reports.writable(id, register.term) {
+    if takes_records(shared, id, &register) {
         let leader = register.leader.broker;
         return Err(invalid(format!(
             "broker {leader} leads partition {id} and takes records: nothing is to be recovered"
@@ -106,19 +107,25 @@ pub(super) async fn recover_unclean(
     Ok(RecoverUncleanResponse { term: term.0, broker: leader.0 })
 }
 
+/// Whether its leader acknowledges records, as it says itself. One that lost the majority of its set leads on, in vain.
+fn takes_records(shared: &Shared, id: PartitionId, register: &Register) -> bool {
+    let reports = &shared.brokers().reports;
+    let in_sync = register.set.iter().filter(|&&replica| reports.in_sync(id, register.term, replica));
+    reports.writable(id, register.term) && in_sync.count() >= majority(register.set.len())
+}
+
+/// Who is to lead an unclean recovery: the broker wanted, or the first that can.
 fn unclean_leader(
     map: &ClusterMap,
     id: PartitionId,
     register: &Register,
     wanted: u32,
 ) -> Result<BrokerId, ApiError> {
-    if wanted != 0 {
-        return check_may_lead(map, id, register, BrokerId(wanted)).map(|()| BrokerId(wanted));
-    }
-    let live = register.set.iter().find(|&&replica| map.may_lead(replica));
-    live.map(|replica| replica.broker).ok_or_else(|| {
-        let message = format!("no broker of the replica set of partition {id} is alive with its data");
-        ApiError::new(ErrorCode::InvalidRequest, message)
+    let mut candidates = unclean_leaders(map, register).map(|replica| replica.broker);
+    let found = candidates.find(|broker| wanted == 0 || broker.0 == wanted);
+    found.ok_or_else(|| match wanted {
+        0 => invalid(format!("no broker of the replica set of partition {id} is alive with its data")),
+        wanted => refused(&MetadataError::CannotLead { id, broker: BrokerId(wanted) }),
     })
 }
 

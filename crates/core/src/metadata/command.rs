@@ -98,7 +98,8 @@ pub enum Command {
     /// The learners of these partitions have caught up: each moves to its target set, if its register still stands at
     /// the term (R2).
     ChangeSets(Vec<(PartitionId, Term)>),
-    /// A move is called off: learners are dropped, or a set being left is gone back to (R2, R43).
+    /// A move is called off: learners are dropped, or a set being left is gone back to (R2, R43). Not what is left after an
+    /// unclean recovery.
     CancelReassign {
         /// Which partition.
         partition: PartitionId,
@@ -106,7 +107,8 @@ pub enum Command {
         expected_term: Term,
     },
     /// By an operator's order: replicas that may have forgotten what they acknowledged take part in the recovery of the
-    /// next term (R37). What a majority never had on disk may be lost by it.
+    /// next term; where the data directories of a majority are lost, it recovers from what is left, and new ones take
+    /// their places (R37). What a majority never had on disk may be lost by it.
     RecoverUnclean {
         /// The partition, the term that the decision was made on, and who is to lead.
         appointment: Appointment,

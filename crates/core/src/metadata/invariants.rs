@@ -1,7 +1,7 @@
 //! What must hold between a register and the one that takes its place.
 
 use super::Register;
-use crate::Term;
+use crate::{ReplicaId, Term};
 
 /// The first invariant that the step from `old` to `new` breaks, with its id.
 pub(super) fn violation(old: Option<&Register>, new: &Register) -> Option<String> {
@@ -36,18 +36,33 @@ fn step(old: &Register, new: &Register) -> Option<&'static str> {
     // Any majority that can have committed in `old` meets every recovery of `new`: either the same sets have to be
     // asked, or the set that committed is asked as the one being left.
     let asks_committers = (same_set && new.prev == old.prev) || new.prev.as_ref() == Some(&old.set);
-    if !asks_committers {
+    if new.set.len() != old.set.len() {
+        return Some("META-5: the set has another size");
+    } else if new.unclean && recovers_from_what_is_left(old, new) {
+        return None;
+    } else if !asks_committers {
         return Some("META-5: the set that may have committed is not asked");
     }
     let goes_back = old.prev.as_ref() == Some(&new.set);
-    (old.prev.is_some() && !same_set && !goes_back)
+    (old.prev.is_some() && new.prev != old.prev && !goes_back)
         .then_some("META-5: a second change before the first was complete")
+}
+
+/// R37: one of the sets goes on, on the same brokers, led by a replica that was a member before; and nobody is asked
+/// besides who was none.
+fn recovers_from_what_is_left(old: &Register, new: &Register) -> bool {
+    let brokers = |set: &[ReplicaId]| set.iter().map(|replica| replica.broker).collect::<Vec<_>>();
+    let was_member = |replica| old.set.contains(replica) || old.prev.iter().flatten().any(|it| it == replica);
+    let goes_on = |set: &Vec<ReplicaId>| brokers(set) == brokers(&new.set);
+    was_member(&new.leader)
+        && new.prev.iter().flatten().all(was_member)
+        && (goes_on(&old.set) || old.prev.as_ref().is_some_and(goes_on))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BrokerId, DirId, ReplicaId};
+    use crate::{BrokerId, DirId};
 
     fn set(brokers: [u32; 3]) -> Vec<ReplicaId> {
         brokers.map(|broker| ReplicaId { broker: BrokerId(broker), dir: DirId(1) }).to_vec()
@@ -57,6 +72,33 @@ mod tests {
         let set_now = set(now);
         let leader = set_now[0];
         Register { term: Term(term), leader, set: set_now, prev: prev.map(set), target: None, unclean: false }
+    }
+
+    #[test]
+    fn an_unclean_term_recovers_from_members_on_the_same_brokers() {
+        let (abc, abd) = ([1, 2, 3], [1, 2, 4]);
+        let member = |broker| ReplicaId { broker: BrokerId(broker), dir: DirId(1) };
+        let fresh = |broker| ReplicaId { broker: BrokerId(broker), dir: DirId(2) };
+        let (stands, moving) = (register(4, abc, None), register(4, abd, Some(abc)));
+        let unclean = |set: Vec<ReplicaId>, prev| {
+            let (leader, prev) = (set[0], Some(vec![prev]));
+            Register { set, prev, leader, term: Term(5), unclean: true, ..stands.clone() }
+        };
+        let refilled = unclean(vec![member(1), fresh(2), fresh(3)], member(1));
+        let led_by_nobody = Register { leader: fresh(2), ..refilled.clone() };
+        for (old, new, allowed) in [
+            (&stands, refilled.clone(), true),
+            (&stands, Register { unclean: false, ..refilled }, false),
+            (&stands, led_by_nobody, false),
+            (&stands, unclean(vec![member(1), fresh(2), fresh(3)], fresh(1)), false),
+            (&stands, unclean(vec![member(1), fresh(2), fresh(4)], member(1)), false),
+            (&stands, unclean(vec![member(1), fresh(2)], member(1)), false),
+            (&moving, unclean(vec![member(1), fresh(2), fresh(4)], member(3)), true),
+            (&moving, unclean(vec![member(1), fresh(2), fresh(3)], member(4)), true),
+        ] {
+            let found = violation(Some(old), &new);
+            assert_eq!(found.is_none(), allowed, "{old:?} to {new:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl ClusterMap {
         self.broker(replica.broker).is_some_and(|broker| broker.live && broker.dir == replica.dir)
     }
 
+    /// Whether the broker, alive or not, still serves that data directory: what is on it may come back.
+    pub fn is_kept(&self, replica: ReplicaId) -> bool {
+        self.broker(replica.broker).is_some_and(|broker| broker.dir == replica.dir)
+    }
+
     /// Whether the broker may be appointed there: alive, serving that data directory, and not about to stop.
     pub fn may_lead(&self, replica: ReplicaId) -> bool {
         self.is_live(replica) && self.broker(replica.broker).is_some_and(|broker| !broker.draining)

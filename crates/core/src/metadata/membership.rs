@@ -3,6 +3,7 @@
 
 use super::apply::{Applied, Change};
 use super::placement::{LeaderChoice, zone_rule_holds};
+use super::unclean::recover_from;
 use super::{Appointment, MetadataError, Object, Partition, Reassignment, Register};
 use crate::mutant;
 use crate::{BrokerId, PartitionId, ReplicaId, Term};
@@ -81,7 +82,12 @@ impl Change<'_> {
         expected: Term,
     ) -> Result<Applied, MetadataError> {
         let partition = self.partition_at(id, expected)?;
-        match (&partition.register.prev, &partition.register.target) {
+        let Register { set, prev, target, .. } = &partition.register;
+        match (prev, target) {
+            // What an unclean recovery asks besides is no set to go back to (R37).
+            (Some(prev), _) if prev.len() < set.len() && !mutant!(GoBackToWhatIsLeft) => {
+                return Err(MetadataError::NoChangeUnderWay { id });
+            }
             (Some(prev), _) => {
                 let back = prev.clone();
                 self.move_to(partition, back);
@@ -111,11 +117,10 @@ impl Change<'_> {
     pub(super) fn recover_unclean(&mut self, order: &Appointment) -> Result<Applied, MetadataError> {
         let id = order.partition;
         let partition = self.partition_at(id, order.expected_term)?;
-        let leader = partition.register.set.iter().copied().find(|replica| replica.broker == order.leader);
-        let leader = leader
-            .filter(|&leader| self.map.may_lead(leader))
+        let register = recover_from(self.map, &partition.register, order.leader)
             .ok_or(MetadataError::CannotLead { id, broker: order.leader })?;
-        self.appoint_unclean(partition, leader);
+        let leader = register.leader;
+        self.appoint_unclean(Partition { register, ..partition }, leader);
         Ok(Applied::Done)
     }
 

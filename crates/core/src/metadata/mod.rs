@@ -22,12 +22,14 @@ mod membership;
 mod placement;
 #[cfg(test)]
 mod tests;
+mod unclean;
 mod upkeep;
 
 pub use apply::{Applied, Metadata};
 pub use command::{Appointment, BrokerRegistration, Command, MetadataError, Reassignment, TopicSpec};
 pub use map::{ClusterMap, MapError, Update};
 pub use placement::{majority, zone_rule_holds};
+pub use unclean::unclean_leaders;
 pub use upkeep::{home_moves, lost_moves, replacements, set_changes};
 
 use serde::{Deserialize, Serialize};
@@ -100,7 +102,8 @@ pub struct Register {
     pub leader: ReplicaId,
     /// The replica set.
     pub set: Vec<ReplicaId>,
-    /// The replica set that is being left, until the change is complete.
+    /// The replica set that is being left, until the change is complete; after an unclean order what is left of a lost one
+    /// (R37).
     pub prev: Option<Vec<ReplicaId>>,
     /// The replica set to move to once those of it that are not in the set yet have caught up (R6).
     pub target: Option<Vec<ReplicaId>>,

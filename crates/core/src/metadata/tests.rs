@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{BrokerId, DirId, Incarnation, PartitionId, Term};
 
+mod steps;
+mod unclean;
+
 fn registration(id: u32, zone: &str, incarnation: u64) -> BrokerRegistration {
     BrokerRegistration {
         id: BrokerId(id),

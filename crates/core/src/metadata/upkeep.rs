@@ -64,8 +64,7 @@ pub fn lost_moves(map: &ClusterMap, gone: &BTreeSet<BrokerId>) -> Vec<(Partition
 }
 
 fn is_lost(map: &ClusterMap, gone: &BTreeSet<BrokerId>, replica: ReplicaId) -> bool {
-    gone.contains(&replica.broker)
-        || map.broker(replica.broker).is_none_or(|broker| broker.dir != replica.dir)
+    gone.contains(&replica.broker) || !map.is_kept(replica)
 }
 
 /// Partitions whose learners have all caught up: they may move to their target (R6). `in_sync` says what the leader of

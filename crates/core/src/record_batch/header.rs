@@ -8,6 +8,8 @@
 //! All big endian. The checksum covers byte 21 to the end, so that a broker writes base offset and leader epoch
 //! without touching it.
 
+use serde::{Deserialize, Serialize};
+
 use super::BatchError;
 use crate::{LeaderEpoch, Offset, ProducerId};
 
@@ -55,7 +57,7 @@ impl Compression {
 }
 
 /// Which producer wrote a batch, and where it stands in that producer's sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProducerRef {
     /// The producer.
     pub id: ProducerId,

@@ -12,6 +12,11 @@ pub struct EpochIndex {
 }
 
 impl EpochIndex {
+    /// Of a log with these epochs and their first offsets, strictly increasing in both, that ends at `end`.
+    pub fn new(starts: Vec<(LeaderEpoch, Offset)>, end: Offset) -> EpochIndex {
+        EpochIndex { starts, end }
+    }
+
     /// Takes note of a batch at the end of the log that was appended in `epoch` and ends before `next`.
     pub fn append(&mut self, epoch: LeaderEpoch, next: Offset) {
         if self.starts.last().is_none_or(|&(last, _)| last < epoch) {

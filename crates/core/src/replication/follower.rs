@@ -189,7 +189,7 @@ impl Replica {
         }
         let follows = matches!(&self.role, Role::Follower(follower) if follower.leader == Some(from));
         if matches!(self.role, Role::Recovering(_)) {
-            self.copied_diverge(from, echo, common);
+            self.copied_diverge(now, from, echo, common);
         } else if follows && self.cut_back(echo, common) {
             self.send_fetch(now, true);
         }

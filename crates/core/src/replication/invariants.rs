@@ -8,6 +8,8 @@ pub(super) fn violation(replica: &Replica) -> Option<String> {
     let end = replica.epochs.end();
     let found = if replica.high_watermark > end {
         "REP-7: high watermark above the log end offset"
+    } else if replica.durable_high_watermark > end {
+        "REP-7: durable high watermark above the log end offset"
     } else if replica.durable_end > end {
         "REP-7: flushed end above the log end offset"
     } else if replica.epochs.last_epoch() > replica.promise {

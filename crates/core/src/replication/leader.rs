@@ -33,6 +33,8 @@ struct Progress {
     matched: Offset,
     /// End of what it holds on disk.
     durable: Offset,
+    /// The same two ends as it said last: lower after it lost something. What was counted stays counted all the same.
+    told: (Offset, Offset),
     heard: Timestamp,
     /// Whether its position was accepted since the stream to it was last opened.
     streaming: bool,
@@ -56,6 +58,7 @@ impl Progress {
         Progress {
             matched: Offset::ZERO,
             durable: Offset::ZERO,
+            told: (Offset::ZERO, Offset::ZERO),
             heard: now,
             streaming: false,
             reading: false,
@@ -71,8 +74,9 @@ impl Progress {
     /// R25.
     fn acknowledge(&mut self, now: Timestamp, end: Offset, durable_end: Offset) {
         self.heard = now;
-        self.matched = self.matched.max(end);
-        self.durable = self.durable.max(end.min(durable_end));
+        self.told = (end, end.min(durable_end));
+        self.matched = self.matched.max(self.told.0);
+        self.durable = self.durable.max(self.told.1);
         while let Some(&(sent, bytes)) = self.inflight.front() {
             if sent > end {
                 break;
@@ -100,6 +104,12 @@ impl Progress {
             Durability::Disk => self.durable,
             Durability::Memory => self.matched,
         }
+    }
+
+    /// Whether it holds what lies below `end`, by what it said last.
+    fn holds(&self, end: Offset, durability: Durability) -> bool {
+        let (written, durable) = self.told;
+        end <= if durability == Durability::Disk { durable } else { written }
     }
 }
 
@@ -355,7 +365,7 @@ impl Replica {
         let Role::Active(leader) = &mut self.role else { return };
         let settled = leader.settled;
         let Some(peer) = leader.peers.get_mut(&replica) else { return };
-        if settled && !peer.in_sync && peer.reached(durability) >= high_watermark {
+        if settled && !peer.in_sync && peer.holds(high_watermark, durability) {
             peer.in_sync = true;
             self.report_standing();
         }
@@ -372,7 +382,7 @@ impl Replica {
         let due = std::mem::replace(&mut leader.due, high_watermark);
         let mut changed = false;
         for peer in leader.peers.values_mut() {
-            let in_sync = peer.reached(durability) >= due && now.since(peer.heard) <= patience;
+            let in_sync = peer.holds(due, durability) && now.since(peer.heard) <= patience;
             changed |= in_sync != peer.in_sync;
             peer.in_sync = in_sync;
         }

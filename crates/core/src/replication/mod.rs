@@ -19,7 +19,7 @@
 //!   REP-4  at most one active replica per epoch
 //!   REP-5  nothing below the own high watermark is truncated
 //!   REP-6  the promise never decreases, and nothing of an epoch leaves before its promise is durable
-//!   REP-7  high watermark ≤ log end offset; a leader's moves only past its own marker
+//!   REP-7  high watermarks ≤ log end offset; a leader's moves only past its own marker
 //!   REP-8  committed records of a producer are in its order, without gap or repeat; what was acknowledged stays
 
 mod action;
@@ -35,6 +35,7 @@ mod producers;
 mod quorum;
 mod recovery;
 mod setup;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,7 @@ pub use producers::{ProducerTable, SequenceCheck};
 pub use quorum::{committed, is_quorum, is_recovery_quorum};
 
 pub use setup::{Loaded, ReplicaConfig, ReplicaStatus};
+pub use stored::{Checkpoint, FoundLog, StoredReplica, tail_is_lost};
 
 use follower::Follower;
 use leader::Leader;
@@ -94,7 +96,8 @@ impl Replica {
     /// A replica as loaded. Nothing of the log counts as flushed until the first flush has ended.
     pub fn new(now: Timestamp, config: ReplicaConfig, loaded: Loaded) -> Replica {
         let end = loaded.epochs.end();
-        let first_number = u64::from(loaded.life) << 32;
+        let life = if mutant!(HearForEarlierLife) { 0 } else { loaded.life };
+        let first_number = u64::from(life) << 32;
         let mut replica = Replica {
             me: loaded.me,
             incarnation: loaded.incarnation,
@@ -117,7 +120,7 @@ impl Replica {
         // R35: only mode replicated acknowledges what a power cut can take.
         let forgets = replica.config.durability == Durability::Memory && !mutant!(VoteAfterTailLoss);
         let tail_lost = loaded.tail_lost && forgets;
-        let forgot = tail_lost || loaded.damaged;
+        let forgot = tail_lost || (loaded.damaged && !mutant!(VoteAfterDamage));
         let demoted = forgot && !replica.nonvoter && !mutant!(ForgetTailLoss);
         replica.nonvoter |= forgot;
         // R8, R46: a new replica promises its first term without having been asked; that too must be on disk before
@@ -212,6 +215,11 @@ impl Replica {
         &self.epochs
     }
 
+    /// The producers of its log.
+    pub fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
     /// Whether it may be counted in a recovery.
     pub fn is_voter(&self) -> bool {
         !self.nonvoter
@@ -247,11 +255,11 @@ impl Replica {
         if leads_older && elsewhere {
             self.step_down();
         }
-        if changed {
-            self.lead_new_audience(now);
-        }
         if !self.lead_if_assigned(now) && changed {
+            self.lead_new_audience(now);
             self.outbox.persist(self.durable_state());
+            // A set that was left needs no majority any more, and those who answered are not asked again.
+            self.try_to_lead(now);
         }
     }
 
@@ -474,6 +482,7 @@ impl Replica {
             self.producers.truncate(end);
         }
         self.durable_end = self.durable_end.min(end);
+        self.durable_high_watermark = self.durable_high_watermark.min(end);
         if end < self.high_watermark {
             // R37, in an unclean term only: what was noted of the watermark is taken back first.
             self.high_watermark = end;

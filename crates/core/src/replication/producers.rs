@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::mutant;
 use crate::record_batch::{BatchHeader, ProducerRef};
 use crate::{Offset, ProducerId};
@@ -35,7 +37,7 @@ pub enum SequenceCheck {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Appended {
     base_sequence: i32,
     last_sequence: i32,
@@ -43,7 +45,7 @@ struct Appended {
     last_offset: Offset,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Producer {
     epoch: i16,
     /// The newest last. Empty where the log was cut below all that is remembered.
@@ -55,7 +57,9 @@ struct Producer {
 
 /// The producers of a log. `settled` is its state as of the high watermark, below which nothing is ever truncated;
 /// `tail` is what came since. So the table can go back with the log, exactly, without reading it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+///
+/// Its encoding stands in checkpoints of logs: whoever changes the fields changes `SNAPSHOT_VERSION` in `holdfast-log`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProducerTable {
     current: BTreeMap<ProducerId, Producer>,
     settled: BTreeMap<ProducerId, Producer>,
@@ -118,6 +122,11 @@ impl ProducerTable {
         }
     }
 
+    /// Whether it knows all that is to be known of the log. Not after a cut that took more than is remembered.
+    pub fn is_complete(&self) -> bool {
+        self.current.values().all(|producer| producer.next.is_some())
+    }
+
     /// Goes back with a log that was cut at `end`. That lies below what was settled in an unclean term only (R37): then
     /// too no batch counts as a duplicate that is gone. A producer of which the log lost more than is remembered here is
     /// refused as unknown: what follows on would have to be read from the log, as the next start does.
@@ -168,3 +177,6 @@ fn note(table: &mut BTreeMap<ProducerId, Producer>, producer: ProducerRef, appen
         entry.batches.pop_front();
     }
 }
+
+#[cfg(test)]
+mod tests;

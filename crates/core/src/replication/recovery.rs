@@ -124,7 +124,7 @@ impl Replica {
     }
 
     /// R13, R14: with a quorum of voters, the highest position wins.
-    fn try_to_lead(&mut self, now: Timestamp) {
+    pub(super) fn try_to_lead(&mut self, now: Timestamp) {
         let (Role::Recovering(recovery), Some(assignment)) = (&mut self.role, &self.assignment) else {
             return;
         };
@@ -205,21 +205,31 @@ impl Replica {
         let Role::Recovering(recovery) = &mut self.role else { return };
         let Some((source, target)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
         recovery.progressed = true;
-        if !self.apply(now, data.echo, data.batches) {
-            return;
-        }
-        if self.position() == target {
-            self.become_active(now);
-        } else {
-            self.fetch_copy(source);
+        if self.apply(now, data.echo, data.batches) {
+            self.go_on_copying(now, source, target);
         }
     }
 
-    pub(super) fn copied_diverge(&mut self, from: ReplicaId, echo: Position, common: Position) {
+    pub(super) fn copied_diverge(
+        &mut self,
+        now: Timestamp,
+        from: ReplicaId,
+        echo: Position,
+        common: Position,
+    ) {
         let Role::Recovering(recovery) = &mut self.role else { return };
-        let Some((source, _)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
+        let Some((source, target)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
         recovery.progressed = true;
         if self.cut_back(echo, common) {
+            self.go_on_copying(now, source, target);
+        }
+    }
+
+    /// R15: the copy is done when the own position is the one reported; a cut alone may bring it there.
+    fn go_on_copying(&mut self, now: Timestamp, source: ReplicaId, target: Position) {
+        if self.position() == target {
+            self.become_active(now);
+        } else {
             self.fetch_copy(source);
         }
     }

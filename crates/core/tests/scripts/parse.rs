@@ -185,7 +185,11 @@ pub(crate) fn step(line: &str) -> Step {
         "assign" => Event::Assign(Assignment {
             term: Term(words.number("term") as u32),
             leader: replica(words.need("leader")),
-            set: words.list("set", &["prev", "learners"]).iter().map(|word| replica(word)).collect(),
+            set: words
+                .list("set", &["prev", "learners", "unclean"])
+                .iter()
+                .map(|word| replica(word))
+                .collect(),
             prev: words
                 .has("prev")
                 .then(|| words.list("prev", &["learners"]).iter().map(|word| replica(word)).collect()),

@@ -27,6 +27,10 @@ fn work(place: &Place, expected: &mut Expected) -> Result<(), LogError> {
             ticket.run().map_err(LogError::io("flushing", &place.dir))?;
             expected.durable = ticket.end();
         }
+        if round % 4 == 2 {
+            let snapshot = snapshot(&log);
+            log.checkpoint(&snapshot)?;
+        }
         if round % 5 == 4 {
             let cut = Offset(log.log_end_offset().0.saturating_sub(16));
             expected.durable = expected.durable.min(Offset(cut.0 / 3 * 3));
@@ -63,8 +67,12 @@ fn crash_at_every_operation_keeps_a_prefix_with_all_that_was_flushed() {
 
 fn check(fs: &MemFs, place: &Place, expected: &Expected, context: &str) {
     let recovery = Recovery { trusted_end: expected.durable, flushed_end: expected.durable, clean: false };
-    let (mut log, ..) = place.try_open(recovery).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    let (mut log, _, derived) =
+        place.try_resume(recovery).unwrap_or_else(|error| panic!("{context}: {error:?}"));
     let found = content(&log);
+    let derivable: Vec<Seen> = found.iter().map(|batch| seen(batch.header())).collect();
+    assert_eq!(derived.seen, derivable, "{context}");
+    check_lookups(&log, &found);
     assert!(log.log_end_offset() >= expected.durable, "{context}");
     assert_eq!(found, expected.written[..found.len()], "{context}");
     // What was found can be acted on once it is flushed: it survives the next crash, and the log goes on.
@@ -73,7 +81,7 @@ fn check(fs: &MemFs, place: &Place, expected: &Expected, context: &str) {
     let end = log.log_end_offset();
     fs.crash();
     let (log, opened, _) =
-        place.try_open(Recovery { trusted_end: end, flushed_end: end, clean: false }).unwrap();
+        place.try_resume(Recovery { trusted_end: end, flushed_end: end, clean: false }).unwrap();
     assert_eq!((opened.cut_bytes, log.log_end_offset()), (0, end), "{context}");
     assert_eq!(content(&log)[..found.len()], found, "{context}");
 }

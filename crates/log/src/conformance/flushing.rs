@@ -128,3 +128,25 @@ fn failed_write_poisons_and_is_cut_at_the_next_opening() {
         assert!(found.len() >= 3 && found == all[..found.len()]);
     }
 }
+
+/// Only what is not flushed is held open.
+#[test]
+fn many_logs_keep_few_files_open() {
+    let fs = CachedFs::new(Arc::new(MemFs::new()), 16);
+    let place = |number: usize| Place {
+        fs: Arc::new(fs.clone()),
+        dir: format!("/data/t-{number}").into(),
+        config: small(),
+    };
+    fs.create_dir_all("/data".as_ref()).unwrap();
+    let mut logs: Vec<PartitionLog> =
+        (0..100).map(|number| filled(&place(number), &batches(0, 25, 1))).collect();
+    assert!(logs[0].segment_count() == 3 && fs.open_files() <= 16, "{}", fs.open_files());
+    for log in &mut logs {
+        log.append(&batches(75, 1, 20)).unwrap();
+    }
+    assert_eq!(fs.open_files(), 100);
+    logs.iter_mut().for_each(flush);
+    assert_eq!(content(&logs[50]).len(), 26);
+    assert!(fs.open_files() <= 16, "{}", fs.open_files());
+}

@@ -12,6 +12,7 @@ enum Operation {
     Flush,
     /// A per mille of the log.
     Truncate(u64),
+    Checkpoint,
     /// Close in order or not.
     Reopen(bool),
     /// Power failure: keeps an arbitrary part of what was not flushed, or nothing.
@@ -29,6 +30,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => vec(batch, 1..6).prop_map(Operation::Append),
         2 => Just(Operation::Flush),
+        1 => Just(Operation::Checkpoint),
         1 => per_mille.clone().prop_map(Operation::Truncate),
         1 => any::<bool>().prop_map(Operation::Reopen),
         1 => any::<Option<u64>>().prop_map(Operation::Crash),
@@ -65,6 +67,10 @@ impl Model {
                 self.batches.retain(|batch| batch.header().next_offset() <= end);
                 self.durable = self.durable.min(self.end());
             }
+            Operation::Checkpoint => {
+                let snapshot = snapshot(&self.log);
+                self.log.checkpoint(&snapshot).unwrap();
+            }
             Operation::Reopen(clean) => {
                 if clean {
                     self.flush();
@@ -82,6 +88,7 @@ impl Model {
         }
         assert_eq!(self.log.log_end_offset(), self.end());
         assert_eq!(content(&self.log), self.batches);
+        check_lookups(&self.log, &self.batches);
     }
 
     fn end(&self) -> Offset {
@@ -113,10 +120,11 @@ impl Model {
 
     fn reopen(&mut self, clean: bool) {
         let recovery = Recovery { trusted_end: self.durable, flushed_end: self.durable, clean };
-        let (log, _, visited) = self.place.try_open(recovery).unwrap();
+        let (log, _, derived) = self.place.try_resume(recovery).unwrap();
         assert!(log.log_end_offset() >= self.durable);
-        assert!(visited.len() <= self.batches.len());
-        self.batches.truncate(visited.len());
+        let expected: Vec<Seen> = self.batches.iter().map(|batch| seen(batch.header())).collect();
+        assert_eq!(derived.seen, expected[..derived.seen.len()]);
+        self.batches.truncate(derived.seen.len());
         self.log = log;
         self.flush();
     }

@@ -2,7 +2,8 @@
 //!
 //! Harsher than most disks on purpose: after [`MemFs::crash_keeping`] an arbitrary part of the unsynced writes (in
 //! blocks of 512 bytes), sizes and names survives, in no order. A failed sync loses what it was to sync for good,
-//! while reads go on showing it. Deterministic: the same calls and the same seed leave the same bytes.
+//! while reads go on showing it; where the whole file system was to be synced, each file says so when it is synced next.
+//! Deterministic: the same calls and the same seed leave the same bytes.
 
 mod fault;
 mod inode;
@@ -21,9 +22,16 @@ use inode::Inode;
 use names::{Names, Node};
 
 /// A file system in memory. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MemFs {
     state: Arc<Mutex<State>>,
+}
+
+impl std::fmt::Debug for MemFs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the content: whatever is on it would be in every message of a failed test.
+        f.write_str("MemFs")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,8 +122,8 @@ impl Fs for MemFs {
         let existing = state.names.file(path)?;
         let inode = match (existing, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (None, OpenMode::Existing) => return Err(io::ErrorKind::NotFound.into()),
-            (Some(inode), OpenMode::Existing) => inode,
+            (None, OpenMode::Existing | OpenMode::ReadOnly) => return Err(io::ErrorKind::NotFound.into()),
+            (Some(inode), OpenMode::Existing | OpenMode::ReadOnly) => inode,
             (Some(inode), OpenMode::Truncate) => {
                 state.faults.check(OperationKind::SetLen)?;
                 lock(&inode).set_len(0);
@@ -128,7 +136,8 @@ impl Fs for MemFs {
                 inode
             }
         };
-        Ok(Arc::new(MemFile { fs: self.clone(), inode, generation: state.generation }))
+        let writable = mode != OpenMode::ReadOnly;
+        Ok(Arc::new(MemFile { fs: self.clone(), inode, generation: state.generation, writable }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -168,7 +177,7 @@ impl Volume for MemVolume {
         let mut state = self.0.lock();
         let allowed = state.faults.check(OperationKind::SyncData);
         for inode in state.names.files() {
-            lock(&inode).sync(allowed.is_ok());
+            lock(&inode).sync_with_all(allowed.is_ok());
         }
         allowed?;
         state.names.sync_all();
@@ -180,6 +189,7 @@ struct MemFile {
     fs: MemFs,
     inode: Arc<Mutex<Inode>>,
     generation: u64,
+    writable: bool,
 }
 
 impl std::fmt::Debug for MemFile {
@@ -194,6 +204,9 @@ impl MemFile {
         let mut state = self.fs.lock();
         if state.generation != self.generation {
             return Err(io::Error::other("file was opened before the crash"));
+        }
+        if !self.writable && matches!(kind, OperationKind::Write | OperationKind::SetLen) {
+            return Err(io::Error::other("file was opened for reading only"));
         }
         let allowed = state.faults.check(kind);
         Ok((lock(&self.inode), allowed))
@@ -221,7 +234,8 @@ impl File for MemFile {
     fn sync_data(&self) -> io::Result<()> {
         let (mut inode, allowed) = self.begin(OperationKind::SyncData)?;
         inode.sync(allowed.is_ok());
-        allowed
+        allowed?;
+        if inode.take_failure() { Err(io::Error::other("an earlier write was lost")) } else { Ok(()) }
     }
 
     fn len(&self) -> io::Result<u64> {

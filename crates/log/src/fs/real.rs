@@ -26,9 +26,9 @@ impl Fs for RealFs {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(mode != OpenMode::ReadOnly);
         match mode {
-            OpenMode::Existing => {}
+            OpenMode::Existing | OpenMode::ReadOnly => {}
             OpenMode::CreateNew => _ = options.create_new(true),
             OpenMode::Truncate => _ = options.create(true).truncate(true),
         }

@@ -114,20 +114,24 @@ impl Controller {
         }
     }
 
-    /// An operator gives up what a majority has forgotten (R37).
+    /// An operator gives up what a majority has forgotten, or lost with its disks (R37).
     pub(crate) fn recover_unclean(&mut self, partition: usize) {
-        let members = self.live_members(partition);
-        let (Some(leader), Some(register)) = (self.random.pick(&members), self.register(partition)) else {
+        let Some(before) = self.register(partition).cloned() else { return };
+        let members: Vec<ReplicaId> =
+            before.set.iter().chain(before.prev.iter().flatten()).copied().collect();
+        let Some(leader) = self.random.pick(&members).map(|replica| replica.broker) else { return };
+        let (partition_id, expected_term) = (partition_id(partition), before.term);
+        let appointment = Appointment { partition: partition_id, expected_term, leader };
+        // Refused where that broker has nothing to lead with; then the operator tries another.
+        let _ = self.propose(Command::RecoverUnclean { appointment });
+        let Some(after) = self.register(partition).filter(|after| after.term > before.term).cloned() else {
             return;
         };
-        let appointment = Appointment {
-            partition: partition_id(partition),
-            expected_term: register.term,
-            leader: broker_id(leader),
-        };
-        if self.propose(Command::RecoverUnclean { appointment }).is_ok() && self.is_up() {
-            self.coverage.see(Sight::UncleanOrder);
-        }
+        self.coverage.see(Sight::UncleanOrder);
+        let other = (&after.set, &after.prev) != (&before.set, &before.prev);
+        let same_brokers = after.set.iter().zip(&before.set).all(|(new, old)| new.broker == old.broker);
+        self.coverage.count(Sight::LostReplaced, same_brokers && after.set != before.set);
+        self.coverage.count(Sight::ChangeGivenUp, other && before.prev.is_some());
     }
 
     /// A broker is about to be stopped: others lead what it leads.

@@ -1,11 +1,12 @@
 //! What happens to a disk: its process dies, its machine loses power, its operations fail, its bits turn.
 
 use holdfast_core::Offset;
+use holdfast_core::replication::Replica;
 use holdfast_log::fs::mem::{Fault, OperationKind};
 use holdfast_log::{Fs, OpenMode};
 
 use super::Disk;
-use super::states::{self, Frame};
+use super::states;
 use crate::random::Random;
 
 /// An operation that will fail.
@@ -67,9 +68,9 @@ impl Disk {
         self.left = self.end();
         let Some(mut open) = self.open.take() else { return };
         for _ in 0..random.below(open.writing.len() + 1) {
-            if let Some((_, state)) = open.writing.pop_front() {
+            for frame in open.writing.pop_front().into_iter().flat_map(|(_, frames)| frames) {
                 // A write that fails leaves half a frame, and what comes behind it does not count: as it should be.
-                let _ = states::append(&mut open.journal, &Frame::State(state));
+                let _ = states::append(&mut open.journal, &frame);
             }
         }
     }
@@ -86,7 +87,7 @@ impl Disk {
     }
 
     /// The process ends in order: everything is flushed, and the next one may rely on it. False where it is not.
-    pub(crate) fn close(&mut self, high_watermark: Offset) -> bool {
+    pub(crate) fn close(&mut self, replica: &Replica) -> bool {
         while self.open.as_ref().is_some_and(|open| open.flushing.is_some()) {
             self.end_flush();
         }
@@ -97,12 +98,16 @@ impl Disk {
         let Some(open) = &mut self.open else { return false };
         let Some(log) = &mut open.log else { return self.note_run(true).is_ok() };
         let flushed = log.take_flush().is_none_or(|ticket| ticket.run().is_ok());
-        if !flushed || log.is_poisoned() {
+        if !flushed || log.is_poisoned() || self.note_log(replica).is_err() {
+            return false;
+        }
+        let Some(log) = self.log_mut() else { return false };
+        if log.take_flush().is_some_and(|ticket| ticket.run().is_err()) {
             return false;
         }
         self.flushed = log.log_end_offset();
         let end = self.flushed;
-        let noted = self.checkpoint(high_watermark, end);
+        let noted = self.checkpoint(replica.status().high_watermark, replica.durable_end());
         let Some(open) = &mut self.open else { return false };
         let closed = noted && open.journal.flush().is_ok() && self.note_run(true).is_ok();
         self.left = end;

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{DurableState, EpochIndex, ProducerTable};
-use holdfast_core::{LeaderEpoch, Offset, mutant};
+use holdfast_core::replication::{Checkpoint, FoundLog, Loaded, StoredReplica, tail_is_lost};
+use holdfast_core::{Incarnation, Offset, ReplicaId, mutant};
 use holdfast_log::{
-    Fs, Journal, LogError, OpenMode, PartitionLog, Recovery, atomic_write, create_dir_synced,
+    Fs, Journal, LogError, OpenMode, Opened, PartitionLog, ReplicaLogError, atomic_write, create_dir_synced,
+    open_replica,
 };
 
 use super::states::{self, Frame};
 use super::{Disk, Open};
 
+const PARTITIONS: &str = "/data/partitions";
 const FOLDER: &str = "/data/partitions/0";
 const JOURNAL: &str = "/data/replica-state";
 const RUN: &str = "/data/run";
@@ -31,22 +33,14 @@ impl OpenError {
 /// A replica that was found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// What it had promised.
-    pub(crate) state: DurableState,
-    /// Epochs of the log.
-    pub(crate) epochs: EpochIndex,
-    /// Producers of the log.
-    pub(crate) producers: ProducerTable,
-    /// A lower bound of the high watermark.
-    pub(crate) watermark: Offset,
-    /// Whether unflushed data may be gone (R34).
-    pub(crate) tail_lost: bool,
+    /// What it starts from.
+    pub(crate) loaded: Loaded,
     /// Every batch, as read from the files; `None` where one cannot be read.
     pub(crate) batches: Option<Vec<RecordBatch>>,
     /// Bytes of a torn tail that were cut off.
     pub(crate) torn_bytes: u64,
-    /// Whether the log was put aside for damage below what was acknowledged.
-    pub(crate) quarantined: bool,
+    /// Whether the log was read from a checkpoint on only.
+    pub(crate) resumed: bool,
     /// Whether the process before ended in order.
     pub(crate) clean: bool,
 }
@@ -54,34 +48,30 @@ pub(crate) struct Found {
 impl Found {
     /// In a line, for the trace.
     pub(crate) fn summary(&self) -> String {
-        let Found { state, epochs, watermark, tail_lost, torn_bytes, quarantined, clean, .. } = self;
+        let Found { loaded, torn_bytes, clean, .. } = self;
+        let Loaded { state, epochs, high_watermark, tail_lost, damaged, .. } = loaded;
         let (promise, nonvoter, end) = (state.promise, state.nonvoter, epochs.end());
         format!(
-            "promise {promise} nonvoter {nonvoter} end {end} watermark {watermark} tail lost {tail_lost} \
-             torn {torn_bytes} put aside {quarantined} clean {clean}"
+            "promise {promise} nonvoter {nonvoter} end {end} watermark {high_watermark} tail lost {tail_lost} \
+             torn {torn_bytes} put aside {damaged} clean {clean}"
         )
     }
 }
 
-/// The log as opened.
-struct Opened {
-    log: PartitionLog,
-    epochs: EpochIndex,
-    producers: ProducerTable,
-    torn_bytes: u64,
-}
-
 impl Disk {
-    /// A process starts: opens the journal and, if there is a replica, its log. `None` if there never was one.
-    pub(crate) fn open(&mut self) -> Result<Option<Found>, OpenError> {
+    /// That run of the process starts: opens the journal and, if there is a replica, its log. `None` if there never was
+    /// one.
+    pub(crate) fn open(
+        &mut self,
+        me: ReplicaId,
+        incarnation: Incarnation,
+    ) -> Result<Option<Found>, OpenError> {
         self.failed = false;
         self.breaking = false;
         let clean = self.open_journal()?;
         self.powerless = false;
-        if self.stored.is_none() {
-            return Ok(None);
-        }
-        let found = self.find(clean)?;
+        let Some(stored) = self.stored.clone() else { return Ok(None) };
+        let found = self.find(me, incarnation, &stored, clean)?;
         // Whatever was to break off the start came too late.
         self.mend();
         Ok(Some(found))
@@ -92,8 +82,8 @@ impl Disk {
         if self.open.is_none() {
             self.open_journal()?;
         }
-        let opened = self.open_log(Recovery::default()).map_err(OpenError::of)?;
-        self.hold(opened.log);
+        let (log, ..) = self.open_log(None, false).map_err(OpenError::of)?;
+        self.hold(log);
         Ok(())
     }
 
@@ -108,7 +98,7 @@ impl Disk {
         })
         .map_err(OpenError::of)?;
         let (last_boot, clean) = self.last_run()?;
-        if !clean && last_boot != self.boot && stored.is_some() {
+        if tail_is_lost(clean, last_boot == self.boot) && stored.is_some() {
             // Durable before the boot is noted: a crash in between must find the loss again.
             if !mutant!(NoteTailLossInMemory) {
                 let marked = states::append(&mut journal, &Frame::TailLost).and_then(|()| journal.flush());
@@ -123,6 +113,7 @@ impl Disk {
             flushing: None,
             wanted: None,
             writing: std::collections::VecDeque::new(),
+            noted: Checkpoint::default(),
         });
         self.note_run(false)?;
         Ok(clean)
@@ -147,81 +138,59 @@ impl Disk {
         atomic_write(&self.state_files, Path::new(RUN), &content).map_err(OpenError::of)
     }
 
-    fn find(&mut self, clean: bool) -> Result<Found, OpenError> {
-        let mut quarantined = false;
-        let opened = match self.open_log(self.recovery(clean)) {
-            Err(LogError::Corrupt { .. }) => {
-                quarantined = true;
-                self.put_aside()?
+    fn find(
+        &mut self,
+        me: ReplicaId,
+        incarnation: Incarnation,
+        stored: &StoredReplica,
+        clean: bool,
+    ) -> Result<Found, OpenError> {
+        let (log, found, opened) = match self.open_log(Some(stored), clean) {
+            Err(damage) if damage.is_damage() => {
+                self.remove_log().map_err(OpenError::of)?;
+                self.put_aside = true;
+                let (log, found, opened) = self.open_log(None, clean).map_err(OpenError::of)?;
+                (log, FoundLog { put_aside: true, ..found }, opened)
             }
             opened => opened.map_err(OpenError::of)?,
         };
-        let stored = self.stored.clone().ok_or_else(|| OpenError("no state is stored".to_owned()))?;
-        let end = opened.log.log_end_offset();
-        self.flushed = self.flushed.min(end);
-        self.hold(opened.log);
+        self.flushed = self.flushed.min(log.log_end_offset());
+        self.hold(log);
         // Below the trusted end of sealed segments only headers were read: damage there is found when it is asked for.
         let batches = self.read_all();
-        // A log never holds an epoch above the promise (REP-6).
-        let promise = stored.state.promise.max(opened.epochs.last_epoch());
-        Ok(Found {
-            state: DurableState { promise, ..stored.state },
-            epochs: opened.epochs,
-            producers: opened.producers,
-            watermark: if quarantined { Offset::ZERO } else { stored.checkpoint.high_watermark },
-            tail_lost: stored.tail_lost,
-            batches,
-            torn_bytes: opened.torn_bytes,
-            quarantined,
-            clean,
-        })
+        let loaded = Loaded::found(me, incarnation, stored, found);
+        self.note_start(stored, &loaded)?;
+        let resumed = batches.as_ref().is_some_and(|batches| (opened.batches as usize) < batches.len());
+        Ok(Found { loaded, batches, torn_bytes: opened.cut_bytes, resumed, clean })
     }
 
-    /// What is known of the log (R33).
-    fn recovery(&self, clean: bool) -> Recovery {
-        let Some(stored) = &self.stored else { return Recovery::default() };
-        let checkpoint = stored.checkpoint;
-        let trusted_end = if stored.state.nonvoter {
-            // It answers for nothing, so there is nothing to miss: everything is verified, and cut where it is bad.
-            Offset::ZERO
-        } else if stored.tail_lost {
-            checkpoint.durable_end
-        } else {
-            checkpoint.durable_end.max(checkpoint.high_watermark)
-        };
-        let flushed_end = if stored.state.nonvoter { Offset::ZERO } else { checkpoint.durable_end };
-        Recovery { trusted_end, flushed_end, clean: clean && !stored.state.nonvoter }
-    }
-
-    fn open_log(&self, recovery: Recovery) -> Result<Opened, LogError> {
-        let fs: Arc<dyn Fs> = Arc::new(self.log_files.clone());
-        let (mut epochs, mut producers) = (EpochIndex::default(), ProducerTable::default());
-        let folder = Path::new(FOLDER);
-        let io = |source| LogError::Io { doing: "creating folder", path: folder.to_owned(), source };
-        create_dir_synced(&*fs, Path::new("/data/partitions")).map_err(io)?;
-        let (log, opened) = PartitionLog::open(fs, folder, self.config.clone(), recovery, &mut |header| {
-            epochs.append(header.epoch.unwrap_or(LeaderEpoch::ZERO), header.next_offset());
-            producers.append(header);
-        })?;
-        Ok(Opened { log, epochs, producers, torn_bytes: opened.cut_bytes })
-    }
-
-    /// Acknowledged data is gone: the log is put aside, and the replica votes no more, durably, before anything else
-    /// (R35).
-    fn put_aside(&mut self) -> Result<Opened, OpenError> {
-        if let (Some(open), Some(stored)) = (&mut self.open, &self.stored) {
-            let state = DurableState { nonvoter: true, ..stored.state.clone() };
-            let noted = states::append(&mut open.journal, &Frame::State(state.clone()));
-            noted.and_then(|()| open.journal.flush()).map_err(OpenError::of)?;
-            states::take(&mut self.stored, Frame::State(state));
+    fn note_start(&mut self, stored: &StoredReplica, loaded: &Loaded) -> Result<(), OpenError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.noted = stored.checkpoint_of(loaded);
+        if open.noted != stored.checkpoint {
+            let frame = Frame::Checkpoint(open.noted);
+            states::append(&mut open.journal, &frame).map_err(OpenError::of)?;
+            states::take(&mut self.stored, frame);
         }
-        self.remove_log().map_err(OpenError::of)?;
-        self.open_log(Recovery::default()).map_err(OpenError::of)
+        Ok(())
+    }
+
+    /// As the broker does: `stored` says how far the log is trusted.
+    fn open_log(
+        &self,
+        stored: Option<&StoredReplica>,
+        clean: bool,
+    ) -> Result<(PartitionLog, FoundLog, Opened), ReplicaLogError> {
+        let fs: Arc<dyn Fs> = Arc::new(self.log_files.clone());
+        let (folder, parent) = (Path::new(FOLDER), Path::new(PARTITIONS));
+        let io = |source| LogError::Io { doing: "creating folder", path: parent.to_owned(), source };
+        create_dir_synced(&*fs, parent).map_err(|source| ReplicaLogError::Log(io(source)))?;
+        open_replica(fs, folder, self.config.clone(), stored, clean)
     }
 
     pub(super) fn remove_log(&mut self) -> std::io::Result<()> {
         self.log_files.remove_dir_all(Path::new(FOLDER))?;
-        self.log_files.sync_dir(Path::new("/data/partitions"))?;
+        self.log_files.sync_dir(Path::new(PARTITIONS))?;
         self.flushed = Offset::ZERO;
         self.rotten = false;
         Ok(())

@@ -1,32 +1,14 @@
 //! What the journal of promises holds of one replica: the frames of the broker's, for a single partition.
 
-use holdfast_core::Offset;
-use holdfast_core::replication::DurableState;
+use holdfast_core::replication::{Checkpoint, DurableState, StoredReplica};
 use holdfast_log::{Journal, JournalError};
 use serde::{Deserialize, Serialize};
 
 /// The journal is written anew when it is larger: small, so that it happens often.
 const REWRITE_ABOVE: u64 = 4 << 10;
 
-/// Lower bounds, as of some moment.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Checkpoint {
-    /// Of the high watermark.
-    pub(super) high_watermark: Offset,
-    /// Of the end of what is flushed.
-    pub(super) durable_end: Offset,
-}
-
-/// What is on disk besides the log.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub(super) state: DurableState,
-    pub(super) checkpoint: Checkpoint,
-    /// Whether a power cut may have taken what was not flushed, and no state says yet what follows from it (R34).
-    pub(super) tail_lost: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
+/// A fact in the journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Frame {
     State(DurableState),
     Checkpoint(Checkpoint),
@@ -34,19 +16,12 @@ pub(super) enum Frame {
 }
 
 /// Takes a frame into account: when it is read back, and when it is known to be durable.
-pub(super) fn take(stored: &mut Option<Stored>, frame: Frame) {
+pub(super) fn take(stored: &mut Option<StoredReplica>, frame: Frame) {
     match (stored, frame) {
-        // The first state after a loss says what follows from it: the mark has done its work.
-        (Some(stored), Frame::State(state)) => (stored.state, stored.tail_lost) = (state, false),
-        (stored @ None, Frame::State(state)) => {
-            *stored = Some(Stored { state, checkpoint: Checkpoint::default(), tail_lost: false });
-        }
+        (Some(stored), Frame::State(state)) => stored.take_state(state),
+        (stored @ None, Frame::State(state)) => *stored = Some(StoredReplica::new(state)),
         (Some(stored), Frame::Checkpoint(checkpoint)) => stored.checkpoint = checkpoint,
-        (Some(stored), Frame::TailLost) => {
-            stored.tail_lost = true;
-            let Checkpoint { high_watermark, durable_end } = stored.checkpoint;
-            stored.checkpoint.high_watermark = high_watermark.min(durable_end);
-        }
+        (Some(stored), Frame::TailLost) => stored.lose_tail(),
         (None, Frame::Checkpoint(_) | Frame::TailLost) => {}
     }
 }
@@ -61,7 +36,7 @@ pub(super) fn append(journal: &mut Journal, frame: &Frame) -> Result<(), Journal
 }
 
 /// Replaces a journal that has grown by one that says the same.
-pub(super) fn rewrite_if_grown(journal: &mut Journal, stored: &Stored) -> Result<(), JournalError> {
+pub(super) fn rewrite_if_grown(journal: &mut Journal, stored: &StoredReplica) -> Result<(), JournalError> {
     if journal.size() < REWRITE_ABOVE {
         return Ok(());
     }

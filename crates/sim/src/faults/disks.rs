@@ -1,7 +1,7 @@
 //! Disks fail, rot, crawl and get lost, on so few replicas at once that the others can make up for it.
 
 use holdfast_core::DirId;
-use holdfast_core::metadata::majority;
+use holdfast_core::metadata::{Register, majority};
 
 use crate::coverage::Sight;
 use crate::disk::Break;
@@ -59,6 +59,32 @@ impl World {
         Ok(())
     }
 
+    /// Many data directories are lost at once. Where no replica of a partition was left, nothing could bring it back.
+    pub(super) fn wipe_most(&mut self) -> Result<(), Violation> {
+        let first = self.random.below(self.nodes.len());
+        let mut lost = Vec::new();
+        for step in 0..self.nodes.len() {
+            let node = (first + step) % self.nodes.len();
+            let struck = self.random.chance(750);
+            let left =
+                |partition| self.keepers(partition).any(|other| other != node && !lost.contains(&other));
+            if struck && (0..self.plan.partitions).all(left) {
+                lost.push(node);
+            }
+        }
+        lost.into_iter().try_for_each(|node| self.wipe(node))
+    }
+
+    /// Nodes that have a replica of the set, or of the one being left.
+    fn keepers(&self, partition: usize) -> impl Iterator<Item = usize> {
+        let register = self.controller.register(partition);
+        let sets = register.into_iter().flat_map(|Register { set, prev, .. }| {
+            // What an earlier order left leads only as a member of the set.
+            std::iter::once(set).chain(prev.as_ref().filter(|prev| prev.len() == set.len()))
+        });
+        sets.flatten().filter_map(|&replica| self.home_of(replica))
+    }
+
     /// The next start of the process breaks off in the middle.
     pub(super) fn break_start(&mut self, node: usize) {
         for slot in &mut self.nodes[node].slots {
@@ -67,12 +93,12 @@ impl World {
         }
     }
 
-    /// Whether every set keeps a majority of voters without these brokers.
+    /// Whether every set, the one to move to as well, keeps a majority of voters without these brokers.
     pub(crate) fn are_spare(&self, nodes: &[usize]) -> bool {
         (0..self.plan.partitions).all(|partition| {
             let Some(register) = self.controller.register(partition) else { return false };
-            let sets = std::iter::once(&register.set).chain(&register.prev);
-            sets.into_iter().all(|set| {
+            let mut sets = std::iter::once(&register.set).chain(&register.prev).chain(&register.target);
+            sets.all(|set| {
                 let counts = |node: usize| !nodes.contains(&node) && !self.nodes[node].is_at_risk(partition);
                 let left = set.iter().filter(|&&replica| self.home_of(replica).is_some_and(counts)).count();
                 left >= majority(set.len())

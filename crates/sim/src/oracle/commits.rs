@@ -2,7 +2,7 @@
 
 use holdfast_core::metadata::{Durability, majority};
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::{LeaderEpoch, Offset, ReplicaId};
+use holdfast_core::{LeaderEpoch, Offset, ReplicaId, Term};
 
 use super::{Oracle, Site, Violation, ensure};
 use crate::coverage::Sight;
@@ -27,6 +27,15 @@ pub(super) struct Leading<'a> {
     pub(super) set: &'a [ReplicaId],
     /// Whether all that it commits is written; its marker may be missing otherwise.
     pub(super) whole: bool,
+}
+
+/// A majority that an operator gave up for lost (R37).
+#[derive(Debug, Clone)]
+pub(super) struct GivenUp {
+    /// The term of the order.
+    pub(super) since: Term,
+    /// Who is left, and is asked until something is committed.
+    pub(super) left: Vec<usize>,
 }
 
 impl Oracle {
@@ -54,8 +63,15 @@ impl Oracle {
             let (name, lost) = (self.name(node), lost.unwrap_or_default());
             format!("{name} leads an unclean term without offset {lost}, which a majority had on disk")
         })?;
-        if kept == self.committed.len() {
-            return Ok(());
+        let Some(first) = self.committed.get(kept) else { return Ok(()) };
+        if let Some(GivenUp { left, .. }) = &self.given_up {
+            // All are asked where a majority of them is all.
+            let asked = left.iter().filter(|_| left.len() <= 2);
+            let keeper = asked.copied().find(|&other| self.views[other].holds(kept, first.chain));
+            ensure(keeper.is_none(), "REP-1", || {
+                let (name, offset) = (self.name(node), first.next);
+                format!("{name} leads without offset {offset}, which node {keeper:?} was left with")
+            })?;
         }
         self.coverage.see(Sight::UncleanLoss);
         let boundary = kept.checked_sub(1).map_or(Offset::ZERO, |last| self.committed[last].next);
@@ -126,6 +142,7 @@ impl Oracle {
 
     fn commit(&mut self, leading: Leading<'_>, index: usize, sites: &[Site<'_>]) -> Result<(), Violation> {
         let (name, epoch) = (self.name(leading.node), leading.epoch);
+        self.given_up.take_if(|given_up| epoch.term >= given_up.since);
         let written = self.views[leading.node].log[index].clone();
         let header = written.batch.header();
         let held = |other: usize, site: &Site<'_>| {

@@ -1,16 +1,20 @@
 //! Changes of the replica set: who is asked, who is counted, and when the set being left may be forgotten.
 
-use holdfast_core::Offset;
 use holdfast_core::metadata::Durability;
-use holdfast_core::replication::Assignment;
+use holdfast_core::replication::{
+    Action, Assignment, Envelope, Event, Loaded, Message, Replica, ReplicaConfig,
+};
+use holdfast_core::{Incarnation, LeaderEpoch, Offset, Term, Timestamp};
 
-use super::stage::{A, B, C, D, Kind, Stage, register, replicas};
+use super::stage::{A, B, C, D, Kind, Stage, register, replica_id, replicas};
 
 super::schedules! {
     a_majority_of_the_new_set_alone_does_not_recover,
     a_change_is_complete_with_its_marker,
     learners_are_not_counted,
     a_replica_made_again_does_not_obey_an_earlier_term,
+    a_recovery_asks_no_longer_who_was_left,
+    what_is_told_of_a_deleted_replica_does_not_count,
 }
 
 /// B leads `term` on A, B and D; A, B and C are being left.
@@ -81,4 +85,49 @@ fn a_replica_made_again_does_not_obey_an_earlier_term() {
     let x = stage.produce(A, 0);
     stage.exchange(&[A, C]);
     assert!(stage.reply(x).is_none(), "C promised term 3 when it was made");
+}
+
+/// R13, R3 (finding): B and D are the set that took the place of A, B and C, and the change is complete; B's process dies
+/// before it has heard so, and recovers as if both sets counted. A and C are gone for good: what is left has answered when
+/// B hears that the change is complete, and nobody will answer again.
+#[cfg_attr(test, test)]
+fn a_recovery_asks_no_longer_who_was_left() {
+    let mut stage = Stage::led_by(Durability::Disk, A);
+    let moved = register(2, B, &[B, D]);
+    stage.assign(&Assignment { prev: Some(replicas(&[A, B, C])), ..moved.clone() }, &[B, D]);
+    stage.exchange(&[B, C, D]);
+    assert!(stage.leads(B) && stage.is_complete(2));
+    stage.delete(A);
+    stage.delete(C);
+    stage.lose_post();
+    stage.restart(B);
+    stage.exchange(&[B, D]);
+    assert!(!stage.leads(B), "a majority of A, B and C is missing");
+    stage.assign(&moved, &[B]);
+    assert!(stage.leads(B), "B and D are all that is asked");
+}
+
+/// R46, R8: C's replica is deleted and made again within one run of its process. That the state of the first one is on
+/// disk does not let the second one speak of what it promised.
+#[cfg_attr(test, test)]
+fn what_is_told_of_a_deleted_replica_does_not_count() {
+    let made = |life| {
+        let loaded = Loaded::empty(replica_id(C), Incarnation(1), &register(1, A, &[A, B, C]));
+        Replica::new(Timestamp(1), ReplicaConfig::default(), Loaded { life, ..loaded })
+    };
+    let persists = |replica: &mut Replica| match replica.next_action() {
+        Some(Action::Persist { number, .. }) => number,
+        other => panic!("a promise comes first: {other:?}"),
+    };
+    let told_late = persists(&mut made(0));
+    let mut second = made(1);
+    let number = persists(&mut second);
+    let message = Message::Fence { set: replicas(&[A, B, C]), prev: None };
+    let epoch = LeaderEpoch::first(Term(1));
+    let fence = Envelope { from: replica_id(A), to: replica_id(C), epoch, message };
+    second.handle(Timestamp(1), Event::Receive(fence));
+    second.handle(Timestamp(1), Event::Persisted { number: told_late });
+    assert_eq!(second.next_action(), None, "its own promise is not on disk");
+    second.handle(Timestamp(1), Event::Persisted { number });
+    assert!(matches!(second.next_action(), Some(Action::Send(_))));
 }

@@ -14,6 +14,7 @@ mod restart;
 mod stage;
 mod storage;
 mod takeover;
+mod unclean;
 
 /// A name, and what panics if a promise is broken.
 pub(crate) type Schedule = (&'static str, fn());
@@ -30,7 +31,7 @@ use schedules;
 /// Every schedule.
 #[cfg(feature = "mutants")]
 pub(crate) fn all() -> impl Iterator<Item = Schedule> {
-    [takeover::ALL, restart::ALL, following::ALL, change::ALL, register::ALL, storage::ALL]
+    [takeover::ALL, restart::ALL, following::ALL, change::ALL, register::ALL, storage::ALL, unclean::ALL]
         .into_iter()
         .flatten()
         .copied()

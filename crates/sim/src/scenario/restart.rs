@@ -14,6 +14,8 @@ super::schedules! {
     a_lost_rejoin_answer_is_given_again,
     a_source_whose_log_changed_is_not_copied,
     a_source_whose_log_is_gone_does_not_say_where_to_cut,
+    a_cut_alone_may_end_a_copy,
+    who_finds_its_log_damaged_does_not_vote,
 }
 
 /// R10: A sends x unflushed and C stores it; A loses it and goes on. It must not put another batch at the same offset
@@ -220,4 +222,39 @@ fn a_source_whose_log_is_gone_does_not_say_where_to_cut() {
         stage.exchange(&[A, B, C]);
     }
     assert!(stage.leads(A) && stage.watermark(A) == Offset(3), "marker, x, marker");
+}
+
+/// R15 (finding): A, a non-voter, holds what B and C hold and a batch more. Cutting that one makes its log the winner's;
+/// there is nothing to be copied that would say so.
+#[cfg_attr(test, test)]
+fn a_cut_alone_may_end_a_copy() {
+    let mut stage = Stage::led_by(Durability::Memory, A);
+    stage.produce(A, 0);
+    stage.wait(A, 500);
+    assert_eq!(stage.replica(A).durable_end(), Offset(2), "flushed, and sent to nobody");
+    stage.lose_post();
+    stage.lose_power(A);
+    assert!(!stage.replica(A).is_voter() && stage.end(A) == Offset(2));
+    stage.exchange(&[A, B, C]);
+    assert!(stage.leads(A), "without waiting for an answer that cannot come");
+    assert_eq!(stage.watermark(A), Offset(2), "both markers");
+}
+
+/// R35, R33: A and B hold x on disk, and B finds its log damaged when it starts. It has nothing any more, and its vote alone
+/// must not let C lead without x.
+#[cfg_attr(test, test)]
+fn who_finds_its_log_damaged_does_not_vote() {
+    let mut stage = Stage::led_by(Durability::Disk, A);
+    let x = stage.produce(A, 0);
+    stage.exchange(&[A, B]);
+    assert!(stage.is_acknowledged(x));
+    stage.lose_post();
+    stage.find_damage(B);
+    assert!(!stage.replica(B).is_voter() && stage.end(B) == Offset(0));
+    stage.appoint(2, C, &[C]);
+    stage.exchange(&[B, C]);
+    assert!(!stage.leads(C), "only A has x");
+    stage.wait(C, 150);
+    stage.exchange(&[A, B, C]);
+    assert!(stage.leads(C) && stage.end(C) == Offset(3));
 }

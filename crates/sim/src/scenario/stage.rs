@@ -32,6 +32,7 @@ const NODES: usize = 4;
 /// A node of the stage.
 #[derive(Debug)]
 struct Actor {
+    dir: DirId,
     disk: Disk,
     replica: Option<Replica>,
     runs: u64,
@@ -41,9 +42,9 @@ struct Actor {
 }
 
 impl Actor {
-    fn new(durability: Durability) -> Actor {
+    fn new(durability: Durability, dir: DirId) -> Actor {
         let disk = Disk::new(LogConfig::default(), durability);
-        Actor { disk, replica: None, runs: 1, lazy: false, follow_up: VecDeque::new() }
+        Actor { dir, disk, replica: None, runs: 1, lazy: false, follow_up: VecDeque::new() }
     }
 
     /// Begins the flush that was asked for; without patience it ends at once.
@@ -74,9 +75,14 @@ pub(crate) struct Stage {
     completed: Vec<Term>,
 }
 
-/// The replica of a node.
+/// The data directory that a node has at first.
+pub(crate) fn first_dir(node: usize) -> DirId {
+    DirId(0xd0 + node as u64)
+}
+
+/// The replica of a node that has lost no disk.
 pub(crate) fn replica_id(node: usize) -> ReplicaId {
-    ReplicaId { broker: broker_id(node), dir: DirId(0xd0 + node as u64) }
+    ReplicaId { broker: broker_id(node), dir: first_dir(node) }
 }
 
 /// A register that names this leader and this set.
@@ -109,7 +115,7 @@ impl Stage {
         Stage {
             durability,
             now: Timestamp(1),
-            actors: (0..NODES).map(|_| Actor::new(durability)).collect(),
+            actors: (0..NODES).map(|node| Actor::new(durability, first_dir(node))).collect(),
             oracle: Oracle::new(0, durability, false, NODES),
             post: Vec::new(),
             requests: 0,
@@ -121,6 +127,11 @@ impl Stage {
 
     fn config(&self) -> ReplicaConfig {
         ReplicaConfig { durability: self.durability, ..ReplicaConfig::default() }
+    }
+
+    /// The identity of a node's replica.
+    fn id(&self, node: usize) -> ReplicaId {
+        ReplicaId { broker: broker_id(node), dir: self.actors[node].dir }
     }
 
     fn incarnation(&self, node: usize) -> Incarnation {
@@ -136,7 +147,7 @@ impl Stage {
     pub(crate) fn assign(&mut self, assignment: &Assignment, told: &[usize]) {
         for &node in told {
             if self.actors[node].replica.is_none() {
-                let loaded = Loaded::empty(replica_id(node), self.incarnation(node), assignment);
+                let loaded = Loaded::empty(self.id(node), self.incarnation(node), assignment);
                 self.actors[node].disk.create().unwrap();
                 self.actors[node].replica = Some(Replica::new(self.now, self.config(), loaded));
                 self.drain(node);
@@ -147,8 +158,13 @@ impl Stage {
 
     /// The register names the node no longer: its replica is deleted (R46).
     pub(crate) fn delete(&mut self, node: usize) {
+        self.lose_disk(node, self.actors[node].dir);
+    }
+
+    /// The node comes back empty, with that data directory.
+    pub(crate) fn lose_disk(&mut self, node: usize, dir: DirId) {
         let runs = self.actors[node].runs + 1;
-        self.actors[node] = Actor { runs, ..Actor::new(self.durability) };
+        self.actors[node] = Actor { runs, ..Actor::new(self.durability, dir) };
         self.oracle.wiped(node);
     }
 
@@ -189,7 +205,7 @@ impl Stage {
     fn observe(&mut self, node: usize) {
         let site = |(other, actor): (usize, _)| {
             let actor: &Actor = actor;
-            Site { id: replica_id(other), disk: &actor.disk }
+            Site { id: self.id(other), disk: &actor.disk }
         };
         let sites: Vec<Site<'_>> = self.actors.iter().enumerate().map(site).collect();
         let incarnation = self.incarnation(node);
@@ -200,10 +216,11 @@ impl Stage {
 
     fn act(&mut self, node: usize, action: Action) {
         let actor = &mut self.actors[node];
-        let Actor { disk, follow_up, .. } = actor;
+        let Actor { disk, replica, follow_up, .. } = actor;
         match action {
             Action::Persist { number, state } => {
-                disk.begin_persist(number, state);
+                let watermark = replica.as_ref().map(|replica| replica.status().high_watermark);
+                disk.begin_persist(number, state, watermark.unwrap_or_default());
                 assert!(disk.end_persist(number), "no fault was asked for");
                 follow_up.push_back(Event::Persisted { number });
             }
@@ -312,26 +329,24 @@ impl Stage {
         self.boot(node);
     }
 
+    /// The process starts again, and finds that what it had noted as flushed is gone.
+    pub(crate) fn find_damage(&mut self, node: usize) {
+        let status = self.replica(node).status();
+        let disk = &mut self.actors[node].disk;
+        assert!(disk.checkpoint(status.high_watermark, status.log_end_offset));
+        disk.crash_and_lose_all();
+        self.boot(node);
+    }
+
     fn boot(&mut self, node: usize) {
-        let (me, config) = (replica_id(node), self.config());
+        self.actors[node].runs += 1;
+        let (me, incarnation, config) = (self.id(node), self.incarnation(node), self.config());
         let actor = &mut self.actors[node];
-        actor.runs += 1;
         actor.follow_up.clear();
         let kept = actor.disk.flushed();
-        let found = actor.disk.open().unwrap().expect("it had been assigned");
+        let found = actor.disk.open(me, incarnation).unwrap().expect("it had been assigned");
         expect_held(self.oracle.reloaded(node, kept, &found));
-        let loaded = Loaded {
-            me,
-            incarnation: self.incarnation(node),
-            state: found.state,
-            epochs: found.epochs,
-            producers: found.producers,
-            high_watermark: found.watermark,
-            tail_lost: found.tail_lost,
-            damaged: found.quarantined,
-            life: 0,
-        };
-        self.actors[node].replica = Some(Replica::new(self.now, config, loaded));
+        actor.replica = Some(Replica::new(self.now, config, found.loaded));
         self.drain(node);
     }
 

@@ -180,7 +180,9 @@ impl World {
         for (partition, leader) in leaders.into_iter().enumerate() {
             let Some(leader) = leader.filter(|leader| !inside.contains(leader)) else { continue };
             going_on.push(partition);
-            if self.random.chance(300) && self.nodes[leader].running {
+            // A disk that rots unseen is a loss like the zone.
+            let whole = (0..self.plan.partitions).all(|partition| !self.nodes[leader].is_at_risk(partition));
+            if self.random.chance(300) && self.nodes[leader].running && whole {
                 self.crash(leader, false)?;
                 self.queue.plan(self.now, Happening::Boot { node: leader });
                 self.coverage.see(Sight::RestartWithoutController);

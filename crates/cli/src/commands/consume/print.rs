@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use holdfast_client::ConsumedRecord;
-use serde::ser::{SerializeMap as _, SerializeSeq as _};
+use holdfast_client::{ConsumedRecord, Header};
+use serde::ser::{SerializeMap, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
 use crate::args::Format;
@@ -85,25 +85,25 @@ impl Serialize for Line<'_> {
         map.serialize_entry("timestamp", &(record.timestamp >= 0).then_some(record.timestamp))?;
         entry(&mut map, ["key", "key_base64"], record.key.as_ref())?;
         entry(&mut map, ["value", "value_base64"], record.value.as_ref())?;
-        map.serialize_entry("headers", &Headers(record))?;
+        map.serialize_entry("headers", &Headers(&record.headers))?;
         map.end()
     }
 }
 
-struct Headers<'a>(&'a ConsumedRecord);
+/// A list of objects of key and value.
+pub(crate) struct Headers<'a>(pub(crate) &'a [Header]);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let headers = &self.0.headers;
-        let mut list = serializer.serialize_seq(Some(headers.len()))?;
-        for header in headers {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for header in self.0 {
             list.serialize_element(&HeaderEntry(header))?;
         }
         list.end()
     }
 }
 
-struct HeaderEntry<'a>(&'a holdfast_client::Header);
+struct HeaderEntry<'a>(&'a Header);
 
 impl Serialize for HeaderEntry<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -115,7 +115,7 @@ impl Serialize for HeaderEntry<'_> {
 }
 
 /// Bytes as text under the first name where they are UTF-8, as base64 under the second otherwise; `null` for none.
-fn entry<M: serde::ser::SerializeMap>(
+pub(crate) fn entry<M: SerializeMap>(
     map: &mut M,
     [text_name, base64_name]: [&'static str; 2],
     bytes: Option<&Bytes>,
@@ -129,7 +129,7 @@ fn entry<M: serde::ser::SerializeMap>(
 
 #[cfg(test)]
 mod tests {
-    use holdfast_client::{Header, Offset};
+    use holdfast_client::Offset;
 
     use super::*;
 

@@ -4,8 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use holdfast_client::Client;
-use holdfast_core::BrokerId;
-use holdfast_core::metadata::{ClusterMap, Partition, majority};
+use holdfast_core::metadata::{ClusterMap, Partition, Register, majority};
+use holdfast_core::{BrokerId, LeaderEpoch, ReplicaId, Term};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -41,7 +41,7 @@ pub(super) async fn run(global: &Global, args: PartitionRecoverArgs) -> Result<E
     }
     let ordered = client.recover_unclean(&topic, partition, leader.map(BrokerId), &who()).await;
     let (term, leader) = ordered.map_err(|error| order_failed(what(), &topic, &error))?;
-    let end = wait_until_writable(global, &client, &topic, partition).await?;
+    let end = wait_until_writable(global, &client, &topic, partition, term).await?;
     match global.format {
         Format::Json => print_json(&json!({
             "v": 1, "topic": topic, "partition": partition, "leader": leader, "term": term.0, "end": end,
@@ -56,9 +56,10 @@ pub(super) async fn run(global: &Global, args: PartitionRecoverArgs) -> Result<E
 
 /// What is there to recover from, and what that means.
 fn plan(map: &ClusterMap, topic: &str, partition: &Partition) -> Vec<String> {
-    let set = &partition.register.set;
+    let Register { set, prev, .. } = &partition.register;
     let mut lines = vec![format!("partition {} of topic {topic} has these replicas:", partition.id.index)];
-    lines.extend(set.iter().map(|replica| {
+    let being_left = prev.iter().flatten().filter(|replica| !set.contains(replica));
+    lines.extend(set.iter().chain(being_left).map(|replica| {
         let broker = map.broker(replica.broker);
         let zone = broker.map_or_else(|| "?".to_owned(), |broker| broker.zone.to_string());
         let state = match broker {
@@ -68,14 +69,20 @@ fn plan(map: &ClusterMap, topic: &str, partition: &Partition) -> Vec<String> {
         };
         format!("  broker {} in zone {zone}: {state}", replica.broker)
     }));
-    lines.push(format!(
-        "any {} of them are enough for an unclean recovery, also those that may have forgotten what they acknowledged.",
-        majority(set.len())
-    ));
-    lines.push(
-        "records that were acknowledged and that no majority has on disk are lost by it, for good;"
-            .to_owned(),
-    );
+    let kept = |set: &[ReplicaId]| set.iter().filter(|&&replica| map.is_kept(replica)).count();
+    let lost = |set: &Vec<ReplicaId>| kept(set) < majority(set.len());
+    let (how, what) = if lost(set) || prev.as_ref().is_some_and(lost) {
+        let how = "a majority of the disks is gone: the partition goes on with what is left, and fills new disks from it.";
+        (how.to_owned(), "only lost disks held")
+    } else {
+        let enough = majority(set.len());
+        let how = format!(
+            "any {enough} of them are enough for an unclean recovery, also those that may have forgotten what they acknowledged."
+        );
+        (how, "no majority has on disk")
+    };
+    lines.push(how);
+    lines.push(format!("records that were acknowledged and that {what} are lost by it, for good;"));
     lines.push("if a replica that is dead now can be brought back, do that instead.".to_owned());
     lines
 }
@@ -86,19 +93,22 @@ async fn wait_until_writable(
     client: &Client,
     topic: &str,
     partition: u32,
+    term: Term,
 ) -> Result<u64, CliError> {
+    // A leader of before may still believe that it leads.
+    let led_since = |epoch| LeaderEpoch::from_wire(epoch).is_some_and(|epoch| epoch.term >= term);
     let deadline = Instant::now() + global.timeout;
     loop {
         let states = client.describe_partitions(Some(topic)).await.unwrap_or_default();
         let state = states.iter().find(|state| state.partition == partition && state.active);
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|state| led_since(state.leader_epoch)) {
             return Ok(state.high_watermark);
         }
         if Instant::now() + POLL_INTERVAL > deadline {
             let what = format!("waiting for partition {partition} of topic {topic:?}");
             let why = "the recovery was ordered, and the partition does not take records yet: too few replicas answer";
             let next =
-                format!("see `holdfast topic describe {topic}`: a majority of the set has to be alive");
+                format!("see `holdfast topic describe {topic}`: a majority of its brokers has to be alive");
             return Err(CliError::new(exit::RETRY, what, why, next));
         }
         sleep(POLL_INTERVAL).await;

@@ -99,6 +99,10 @@ impl View<'_> {
             all.iter().copied().filter(|replica| !from.contains(replica)).collect::<Vec<_>>()
         };
         match (prev, target) {
+            // After an unclean recovery (R37).
+            (Some(prev), _) if prev.len() < set.len() => {
+                format!("new disks being filled from {}", places(prev.clone()))
+            }
             (Some(prev), _) => format!("leaving {}", places(missing(prev, set))),
             (None, Some(target)) => {
                 format!(

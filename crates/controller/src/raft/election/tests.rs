@@ -1,5 +1,7 @@
 //! One machine, made-up time: when it stands, and whom it believes in.
 
+use std::time::Duration;
+
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,12 +40,13 @@ impl Machine {
         self.election.note(self.at(ms), facts);
     }
 
-    /// Looks every 10 ms from `from` on, so that nothing is taken for a pause; gives the first time that it stands.
+    /// Looks every 10 ms from `from` on, so that nothing is taken for a pause; gives the first time that it asks for votes or
+    /// stands.
     fn awake(&mut self, from: u64, to: u64) -> Option<u64> {
         (from..=to).step_by(10).find(|&ms| {
             let now = self.at(ms);
             self.election.note(now, self.facts);
-            self.election.look(now).stand
+            self.election.look(now).step.is_some()
         })
     }
 
@@ -102,6 +105,21 @@ fn a_connection_that_comes_back_or_a_heartbeat_makes_the_break_undone() {
     assert_eq!(machine.leader(1225), Some(1));
     machine.election.failed(machine.at(1230), ControllerId(1));
     assert_eq!(machine.leader(1230), None, "and refused again");
+}
+
+/// A heartbeat comes in time, if the leader lives: nobody has to find out by an election.
+#[test]
+fn broken_connections_are_believed_when_the_leader_would_have_been_heard_again() {
+    let mut machine = Machine::new(3);
+    machine.fails(1010, 1);
+    machine.told(1020, 3, lost(500, 9));
+    assert_eq!(machine.awake(1020, 1400), Some(1110), "heard at 1000, lease of 101 ms");
+    // One that says itself that it leads no more may be heard for ever.
+    let mut machine = Machine::new(3);
+    machine.told(1020, 3, lost(500, 9));
+    machine.told(1020, 1, Account { may_stand: false, ..lost(0, 9) });
+    machine.election.heard(machine.at(1020), ControllerId(1));
+    assert_eq!(machine.awake(1020, 1400), Some(1130), "its rank, and no lease");
 }
 
 #[test]
@@ -171,23 +189,66 @@ fn the_longest_log_stands_first_then_the_lowest_number_a_step_apart() {
     assert_eq!(machine.awake(1510, 1900), None, "it would not get the vote of the longer log");
 }
 
+/// 3 has a free vote from `from` to `to`: what is done first, and when.
+fn first_step(machine: &mut Machine, from: u64, to: u64) -> Option<(u64, Step)> {
+    (from..to).step_by(10).find_map(|ms| {
+        machine.told(ms, 3, Account { heard_ago: None, ..lost(0, 9) });
+        machine.election.note(machine.at(ms), machine.facts);
+        Some((ms, machine.election.look(machine.at(ms)).step?))
+    })
+}
+
 #[test]
-fn a_round_is_left_alone_and_tries_come_ever_later() {
+fn after_a_round_that_nobody_won_votes_are_promised_first_and_later_each_time() {
     let mut machine = Machine::new(3);
     assert_eq!(machine.awake(1010, 1500), None);
-    machine.told(1505, 3, lost(500, 9));
-    assert_eq!(machine.awake(1510, 1520), Some(1520));
-    assert_eq!(machine.awake(1530, 1650), None, "raft has not noted it yet, and it is not done twice");
-    machine.note(1655, Facts { term: 5, leader: None, ..machine.facts });
-    let free = Account { heard_ago: None, ..lost(0, 9) };
-    let mut stood = Vec::new();
-    for ms in (1660..4000).step_by(10) {
-        machine.told(ms, 3, free);
-        stood.extend(machine.awake(ms, ms));
+    assert_eq!(first_step(&mut machine, 1500, 1600), Some((1510, Step::Stand)));
+    assert_eq!(first_step(&mut machine, 1520, 5000), None, "Raft waits for its disk, and is not told twice");
+    let mut begun = 5000;
+    for (term, pause) in [(5, 150), (6, 300), (7, 600)] {
+        machine.note(begun, Facts { term, leader: None, ..machine.facts });
+        assert_eq!(first_step(&mut machine, begun + 10, begun + 9000), Some((begun + pause, Step::Ask)));
+        let again = begun + pause + 10;
+        assert_eq!(first_step(&mut machine, again, again + 500), Some((again + 140, Step::Ask)));
+        machine.election.promised(ControllerId(3), term);
+        assert_eq!(
+            first_step(&mut machine, again + 150, again + 160),
+            None,
+            "a vote in the term that is over"
+        );
+        machine.election.promised(ControllerId(3), term + 1);
+        assert_eq!(first_step(&mut machine, again + 160, again + 500), Some((again + 160, Step::Stand)));
+        begun = again + 170;
     }
-    let pauses: Vec<u64> = stood.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(stood[0], 1810, "a round after the term began");
-    assert!(pauses.iter().all(|pause| *pause >= 300) && pauses.contains(&600), "{pauses:?}");
+    machine.note(begun, Facts { term: 8, leader: Some(ControllerId(3)), ..machine.facts });
+    machine.note(begun + 10, Facts { term: 9, leader: None, ..machine.facts });
+    let next = first_step(&mut machine, begun + 20, begun + 500);
+    assert_eq!(next, Some((begun + 160, Step::Ask)), "there was a leader in between");
+}
+
+#[test]
+fn who_was_elected_waits_for_its_disk_and_who_is_outbid_stands_to_learn_of_it() {
+    let mut machine = Machine::new(3);
+    assert_eq!(machine.awake(1010, 1500), None);
+    assert_eq!(first_step(&mut machine, 1500, 1600), Some((1510, Step::Stand)));
+    machine.note(1520, Facts { term: 5, leader: None, ..machine.facts });
+    machine.election.acked(ControllerId(3), 5, machine.at(1520));
+    assert_eq!(first_step(&mut machine, 1530, 9000), Some((1520 + 16 * 150, Step::Ask)), "not that long");
+    machine.election.outbid();
+    assert_eq!(first_step(&mut machine, 3930, 9000), Some((3930, Step::Stand)));
+}
+
+#[test]
+fn a_candidate_that_asks_for_our_vote_is_given_its_time() {
+    for (index, stands) in [(8, 1510), (9, 1650)] {
+        let mut machine = Machine::new(3);
+        assert_eq!(machine.awake(1010, 1490), None);
+        for ms in [1500, 1600] {
+            machine.election.courted(machine.at(ms), ControllerId(3), 5, log(index));
+        }
+        let first = first_step(&mut machine, 1500, 1700);
+        assert_eq!(first, Some((stands, Step::Stand)), "only one that would get it");
+    }
 }
 
 #[test]
@@ -225,10 +286,10 @@ fn a_quorum_of_one_elects_itself_at_once() {
     let facts = Facts { term: 0, leader: None, leading: false, voter: true, last_log: log(0) };
     election.note(start, facts);
     assert!(election.reaches_majority(start));
-    assert!(election.look(start).stand);
+    assert_eq!(election.look(start).step, Some(Step::Stand));
     election.note(start, Facts { term: 1, leader: Some(ControllerId(7)), leading: true, ..facts });
     assert!(election.leads(start));
-    assert!(!election.look(start + TIMEOUT).stand);
+    assert_eq!(election.look(start + TIMEOUT).step, None);
 }
 
 #[test]
@@ -238,11 +299,11 @@ fn right_after_the_start_the_others_are_asked_first() {
     let mut election = Election::new(start, ControllerId(1), (1..=3).map(ControllerId), Timing::of(TIMEOUT));
     election.note(start, Facts { term: 4, leader: None, leading: false, voter: true, last_log: log(9) });
     election.answered(at(5), ControllerId(2), at(4), Account { heard_ago: None, ..lost(0, 9) });
-    assert!(!election.look(at(6)).stand, "3 may be the leader");
+    assert_eq!(election.look(at(6)).step, None, "3 may be the leader");
     election.failed(at(7), ControllerId(3));
     election.failed(at(8), ControllerId(3));
-    assert!(!election.look(at(9)).stand, "another may have found out the same");
-    assert!(election.look(at(15)).stand);
+    assert_eq!(election.look(at(9)).step, None, "another may have found out the same");
+    assert_eq!(election.look(at(15)).step, Some(Step::Stand));
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Inode {
     durable: Vec<u8>,
     /// What turns `durable` into `content`, unless a sync failed in between.
     unsynced: Vec<Change>,
+    /// Whether a flush of the whole file system lost changes: the next one of this file says so, once.
+    failed: bool,
 }
 
 impl Inode {
@@ -59,6 +61,17 @@ impl Inode {
         }
     }
 
+    /// As [`sync`](Self::sync), for a flush of the whole file system, which does not say whose changes it lost.
+    pub(super) fn sync_with_all(&mut self, succeeds: bool) {
+        self.failed |= !succeeds && !self.unsynced.is_empty();
+        self.sync(succeeds);
+    }
+
+    /// Whether a flush of the whole file system lost changes that nobody has been told of.
+    pub(super) fn take_failure(&mut self) -> bool {
+        std::mem::take(&mut self.failed)
+    }
+
     /// Goes back to what is durable, plus an arbitrary part of the rest.
     pub(super) fn crash(&mut self, random: &mut Option<Random>) {
         for change in std::mem::take(&mut self.unsynced) {
@@ -70,6 +83,7 @@ impl Inode {
             }
         }
         self.content = self.durable.clone();
+        self.failed = false;
     }
 
     fn keep_blocks(&mut self, mut position: usize, mut bytes: &[u8], random: &mut Random) {

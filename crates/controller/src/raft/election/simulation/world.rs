@@ -1,6 +1,9 @@
 //! A network and a small Raft around the machines; a step is a millisecond.
 
+mod raft;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::super::*;
 
@@ -8,12 +11,15 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 /// openraft's ticks, with a heartbeat interval of 50 ms.
 const BEAT: u64 = 75;
 const LEASE: u64 = 101;
+/// A connection that works in one direction only lasts for so long: two of the transport's keepalives.
+const KEEPALIVE: u64 = 2000;
 /// How often it is looked which links work.
 const LINKS: u64 = 5;
 
 /// A vote as openraft orders them: term, candidate, whether a majority gave it.
 type Ballot = (u64, u64, bool);
 
+/// `Propose`, `Promise` and `Outbid` are as `Request`, `Grant` and `Higher`, but not for Raft. `Elect` is from a controller to its own Raft.
 enum Message {
     Ask { sent: u64, seen: Option<Account> },
     Answer { sent: u64, account: Account },
@@ -23,6 +29,29 @@ enum Message {
     Higher { ballot: Ballot },
     Request { ballot: Ballot, log: Option<LastLog>, sent: u64 },
     Grant { ballot: Ballot, sent: u64 },
+    Propose { ballot: Ballot, log: Option<LastLog>, sent: u64 },
+    Promise { ballot: Ballot, sent: u64 },
+    Outbid,
+    Elect,
+}
+
+impl Message {
+    /// Whether Raft says it: not before its disk has flushed what it says.
+    fn is_of_raft(&self) -> bool {
+        !matches!(
+            self,
+            Message::Ask { .. } | Message::Answer { .. } | Message::Refusal | Message::Propose { .. }
+        )
+    }
+
+    /// Whether Raft takes it: not while it waits for its disk.
+    fn is_for_raft(&self) -> bool {
+        match self {
+            Message::Obey { .. } | Message::Promise { .. } | Message::Outbid => false,
+            Message::Propose { .. } => true,
+            _ => self.is_of_raft(),
+        }
+    }
 }
 
 /// Something that goes wrong.
@@ -38,6 +67,12 @@ pub(super) enum Fault {
     Cut(usize, usize),
     /// All cuts end.
     Mend,
+    /// From now on its disk takes so many milliseconds to flush.
+    Disk(usize, u64),
+    /// It appends an entry, if it leads.
+    Write(usize),
+    /// All connections of it break, and are there again at the next attempt but one.
+    Reset(usize),
 }
 
 struct Node {
@@ -52,6 +87,11 @@ struct Node {
     next_look: u64,
     alive: bool,
     paused_until: u64,
+    /// How long its disk takes, and until when its Raft waits for it.
+    flush: u64,
+    busy_until: u64,
+    /// What its Raft said when it did not wait.
+    shown: Facts,
     /// Own questions: since when outstanding, and the last answer.
     asked: BTreeMap<usize, (u64, Option<Account>)>,
     /// When to ask again.
@@ -119,6 +159,9 @@ impl World {
             next_look: self.now,
             alive: true,
             paused_until: 0,
+            flush: 0,
+            busy_until: 0,
+            shown: Facts::default(),
             asked: BTreeMap::new(),
             ask_at: others.map(|other| (other, self.now)).collect(),
             held: BTreeMap::new(),
@@ -140,11 +183,14 @@ impl World {
     pub(super) fn random_fault(&mut self) -> Fault {
         let (one, other) =
             (self.random(self.nodes.len() as u64) as usize, self.random(self.nodes.len() as u64));
-        match self.random(6) {
+        match self.random(10) {
             0 => Fault::Kill(one),
             1 => Fault::Restart(one),
             2 => Fault::Pause(one, self.random(2000)),
             3 => Fault::Mend,
+            4 => Fault::Disk(one, [0, 20, 2000][self.random(3) as usize]),
+            5 => Fault::Write(one),
+            6 => Fault::Reset(one),
             _ => Fault::Cut(one, other as usize),
         }
     }
@@ -161,13 +207,23 @@ impl World {
                 }
             }
             Fault::Restart(index) if !self.nodes[index].alive => {
-                let Node { ballot, log, .. } = self.nodes[index];
-                self.nodes[index] = self.node(index, self.nodes.len(), ballot, log);
+                let Node { ballot, log, flush, .. } = self.nodes[index];
+                self.nodes[index] = Node { flush, ..self.node(index, self.nodes.len(), ballot, log) };
             }
             Fault::Restart(_) => {}
             Fault::Pause(index, ms) => self.nodes[index].paused_until = self.now + ms,
             Fault::Cut(from, to) => self.cut(from, to, true),
             Fault::Mend => self.cuts.clear(),
+            Fault::Disk(index, ms) => self.nodes[index].flush = ms,
+            Fault::Write(index) if self.nodes[index].leading && self.runs(index) => self.write(index),
+            Fault::Write(_) => {}
+            Fault::Reset(index) => {
+                for other in (0..self.nodes.len()).filter(|&other| other != index) {
+                    for (asker, asked) in [(index, other), (other, index)] {
+                        (0..2).for_each(|_| self.post(asked, asker, Message::Refusal));
+                    }
+                }
+            }
         }
     }
 
@@ -183,6 +239,7 @@ impl World {
         self.loss = 0;
         for index in 0..self.nodes.len() {
             self.nodes[index].paused_until = self.now;
+            self.nodes[index].flush = 0;
             self.apply(Fault::Restart(index));
         }
     }
@@ -253,10 +310,16 @@ impl World {
     }
 
     fn post(&mut self, from: usize, to: usize, message: Message) {
-        if self.cuts.contains(&(from, to)) || self.random(100) < self.loss {
+        let torn = self.worked[to][from] + KEEPALIVE < self.now;
+        if torn || self.cuts.contains(&(from, to)) || self.random(100) < self.loss {
             return;
         }
-        let due = self.now + 1 + self.random(3);
+        let begin = if message.is_of_raft() { self.nodes[from].busy_until.max(self.now) } else { self.now };
+        let due = begin + 1 + self.random(3);
+        self.queue(due, from, to, message);
+    }
+
+    fn queue(&mut self, due: u64, from: usize, to: usize, message: Message) {
         self.posted += 1;
         self.mail.insert((due, self.posted), (from, to, message));
     }
@@ -264,11 +327,15 @@ impl World {
     fn deliver(&mut self) {
         while let Some(entry) = self.mail.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let (from, to, message) = entry.remove();
-            if self.nodes[to].paused_until > self.now {
+            let Node { alive, paused_until, busy_until, .. } = self.nodes[to];
+            if paused_until > self.now {
                 // It waits in the socket.
-                self.posted += 1;
-                self.mail.insert((self.nodes[to].paused_until, self.posted), (from, to, message));
-            } else if self.nodes[to].alive {
+                self.queue(paused_until, from, to, message);
+            } else if alive && message.is_for_raft() && busy_until > self.now {
+                self.notice(from, to, &message);
+                self.queue(busy_until, from, to, message);
+            } else if alive {
+                self.notice(from, to, &message);
                 self.take(from, to, message);
             } else if matches!(message, Message::Ask { .. }) {
                 self.post(to, from, Message::Refusal);
@@ -276,7 +343,24 @@ impl World {
         }
     }
 
+    /// What is known of a message before Raft takes it.
+    fn notice(&mut self, from: usize, to: usize, message: &Message) {
+        let now = self.at(self.now);
+        self.note(to);
+        let election = &mut self.nodes[to].election;
+        match message {
+            Message::Beat { ballot, .. } if election.knows(id(from), ballot.0) => {
+                election.heard(now, id(from));
+            }
+            Message::Request { ballot, log, .. } | Message::Propose { ballot, log, .. } => {
+                election.courted(now, id(from), ballot.0, *log);
+            }
+            _ => {}
+        }
+    }
+
     fn step(&mut self, index: usize) {
+        self.show(index);
         let node = &self.nodes[index];
         let waits = node.ask_at.values().chain(node.held.values().map(|(_, due, _)| due)).min();
         let beat = if node.leading { node.next_beat } else { u64::MAX };
@@ -289,11 +373,14 @@ impl World {
             let look = self.nodes[index].election.look(now);
             let next = look.next.saturating_duration_since(self.start).as_millis() as u64;
             self.nodes[index].next_look = next.max(self.now + 1);
-            if look.stand {
-                self.stand(index);
+            match look.step {
+                Some(Step::Ask) => self.ask_for_votes(index),
+                Some(Step::Stand) => self.stand(index),
+                None => {}
             }
         }
-        if self.nodes[index].leading && self.nodes[index].next_beat <= self.now {
+        let node = &self.nodes[index];
+        if node.leading && node.next_beat <= self.now && node.busy_until <= self.now {
             self.beat(index);
         }
         self.answer_held(index);
@@ -303,22 +390,22 @@ impl World {
     fn note(&mut self, index: usize) {
         let now = self.at(self.now);
         let node = &mut self.nodes[index];
-        let (term, leader, committed) = node.ballot;
-        let leader = committed.then_some(ControllerId(leader));
-        node.election
-            .note(now, Facts { term, leader, leading: node.leading, voter: true, last_log: node.log });
+        node.election.note(now, node.shown);
     }
 
     fn stand(&mut self, index: usize) {
-        let term = self.nodes[index].ballot.0 + 1;
-        self.stands.push((self.now, index, term));
+        self.stands.push((self.now, index, self.nodes[index].ballot.0 + 1));
         self.judge(index);
-        let ballot = (term, id(index).0, false);
-        let node = &mut self.nodes[index];
-        (node.ballot, node.touched, node.grants) = (ballot, self.now, BTreeSet::from([index]));
-        let log = node.log;
+        self.queue(self.now, index, index, Message::Elect);
+        self.deliver();
+    }
+
+    fn ask_for_votes(&mut self, index: usize) {
+        self.judge(index);
+        let (term, log) = (self.nodes[index].shown.term, self.nodes[index].shown.last_log);
         for to in (0..self.nodes.len()).filter(|&to| to != index) {
-            self.post(index, to, Message::Request { ballot, log, sent: self.now });
+            let (ballot, sent) = ((term + 1, id(index).0, false), self.now);
+            self.post(index, to, Message::Propose { ballot, log, sent });
         }
     }
 
@@ -333,15 +420,6 @@ impl World {
         if let (Some((leader, since)), 0) = (self.healthy, self.loss) {
             let long = since + 1000 < self.now;
             assert!(!long, "seed {seed}: {index} stands at {now}, and {leader} led well since {since}");
-        }
-    }
-
-    fn beat(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        node.next_beat = self.now + BEAT;
-        let (ballot, log) = (node.ballot, node.log.unwrap());
-        for to in (0..self.nodes.len()).filter(|&to| to != index) {
-            self.post(index, to, Message::Beat { ballot, log, sent: self.now });
         }
     }
 
@@ -383,8 +461,8 @@ impl World {
             Message::Answer { sent, account } => {
                 if self.nodes[to].asked.get(&from).is_some_and(|(asked, _)| *asked == sent) {
                     let asked = self.at(sent);
-                    self.nodes[to].election.answered(now, id(from), asked, account);
-                    self.nodes[to].asked.insert(from, (sent, Some(account)));
+                    let counts = self.nodes[to].election.answered(now, id(from), asked, account);
+                    self.nodes[to].asked.insert(from, (sent, Some(account).filter(|_| counts)));
                     self.nodes[to].ask_at.insert(from, self.now);
                 }
             }
@@ -401,50 +479,30 @@ impl World {
             }
             Message::Higher { ballot } => self.adopt(to, (ballot.0, ballot.1, false)),
             Message::Request { ballot, log, sent } => {
-                let node = &self.nodes[to];
-                let leased = node.ballot.2 && self.now <= node.touched + LEASE;
-                if !leased && log >= node.log && ballot >= node.ballot {
-                    self.adopt(to, ballot);
+                if self.votes(to, ballot, log) {
                     self.post(to, from, Message::Grant { ballot, sent });
+                } else if self.nodes[to].ballot > ballot {
+                    let ballot = self.nodes[to].ballot;
+                    self.post(to, from, Message::Higher { ballot });
                 }
             }
-            Message::Grant { ballot, sent } => {
-                let majority = self.nodes.len() / 2 + 1;
-                let (sent, node) = (self.at(sent), &mut self.nodes[to]);
-                node.election.acked(id(from), ballot.0, sent);
-                if node.ballot == ballot && !node.leading {
-                    node.grants.insert(from);
-                    if node.grants.len() >= majority {
-                        node.ballot.2 = true;
-                        node.leading = true;
-                        let index = node.log.map_or(0, |log| log.index + 1);
-                        node.log = Some(LastLog { term: ballot.0, leader: ballot.1, index });
-                        node.next_beat = self.now;
-                    }
+            Message::Propose { ballot, log, sent } => {
+                if self.votes(to, ballot, log) {
+                    self.post(to, from, Message::Promise { ballot, sent });
+                } else if self.nodes[to].ballot > ballot {
+                    self.post(to, from, Message::Outbid);
                 }
             }
+            Message::Outbid => self.nodes[to].election.outbid(),
+            Message::Promise { ballot, sent } => {
+                if self.at(self.now) <= self.at(sent) + Timing::of(TIMEOUT).round() {
+                    self.nodes[to].election.promised(id(from), ballot.0);
+                }
+            }
+            Message::Grant { ballot, sent } => self.take_grant(from, to, ballot, sent),
+            Message::Elect => self.elect(to),
         }
+        self.show(to);
         self.note(to);
-    }
-
-    fn take_beat(&mut self, from: usize, to: usize, ballot: Ballot, log: LastLog, sent: u64) {
-        if ballot < self.nodes[to].ballot {
-            let ballot = self.nodes[to].ballot;
-            return self.post(to, from, Message::Higher { ballot });
-        }
-        self.adopt(to, ballot);
-        self.note(to);
-        let now = self.at(self.now);
-        self.nodes[to].election.heard(now, id(from));
-        self.nodes[to].log = Some(log);
-        self.post(to, from, Message::Obey { term: ballot.0, sent });
-    }
-
-    fn adopt(&mut self, index: usize, ballot: Ballot) {
-        let node = &mut self.nodes[index];
-        if ballot >= node.ballot {
-            node.leading &= ballot == node.ballot;
-            (node.ballot, node.touched) = (ballot, self.now);
-        }
     }
 }

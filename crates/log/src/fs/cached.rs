@@ -1,0 +1,310 @@
+//! Keeps files open between uses, as many as are allowed: a broker has more segments than a process may have open files.
+//!
+//! Invariants:
+//! - A file that somebody holds is never closed: who has unflushed bytes holds their files.
+//! - A handle is never given out under a name that was removed, renamed or created anew since it was opened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{File, Fs, OpenMode, Volume};
+
+/// Files kept open where the limit of the process is not known, or there is none.
+const USUAL_LIMIT: usize = 4096;
+/// Files kept open however low the limit of the process.
+const LEAST_LIMIT: usize = 16;
+
+/// A file system whose files stay open between uses. Clones share them.
+#[derive(Debug, Clone)]
+pub struct CachedFs {
+    fs: Arc<dyn Fs>,
+    open: Arc<Mutex<OpenFiles>>,
+}
+
+/// The files that are open, and in which order they were used.
+#[derive(Debug)]
+struct OpenFiles {
+    limit: usize,
+    /// Counts uses.
+    clock: u64,
+    /// Counts changes of names.
+    changes: u64,
+    files: HashMap<PathBuf, (Arc<dyn File>, u64)>,
+    by_use: BTreeMap<u64, PathBuf>,
+}
+
+impl CachedFs {
+    /// Keeps `limit` files of `fs` open. There are more only while more are held.
+    pub fn new(fs: Arc<dyn Fs>, limit: usize) -> CachedFs {
+        let (files, by_use) = (HashMap::new(), BTreeMap::new());
+        let open = OpenFiles { limit, clock: 0, changes: 0, files, by_use };
+        CachedFs { fs, open: Arc::new(Mutex::new(open)) }
+    }
+
+    /// Keeps half as many open as the process may (RLIMIT_NOFILE): the rest is for connections.
+    pub fn of_process(fs: Arc<dyn Fs>) -> CachedFs {
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let half = allowed.and_then(|allowed| usize::try_from(allowed / 2).ok());
+        CachedFs::new(fs, half.unwrap_or(USUAL_LIMIT).max(LEAST_LIMIT))
+    }
+
+    /// How many files are open between uses.
+    pub fn open_files(&self) -> usize {
+        self.lock().files.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_existing(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let changes = {
+            let mut open = self.lock();
+            if let Some(file) = open.get(path) {
+                return Ok(file);
+            }
+            open.changes
+        };
+        let file = self.fs.open(path, OpenMode::Existing)?;
+        let mut open = self.lock();
+        if let Some(known) = open.get(path) {
+            return Ok(known); // Somebody else was faster.
+        }
+        // Names changed meanwhile: this may be the handle of a file that is gone.
+        let idle = if open.changes == changes { open.insert(path, &file) } else { Vec::new() };
+        drop(open);
+        // Closed only now, outside the lock.
+        drop(idle);
+        Ok(file)
+    }
+
+    /// Names changed: what is open under `path`, or in it, is not what is there any more.
+    fn forget(&self, path: &Path) {
+        let mut open = self.lock();
+        open.changes += 1;
+        let gone: Vec<PathBuf> = open.files.keys().filter(|open| open.starts_with(path)).cloned().collect();
+        let closed: Vec<_> = gone.iter().filter_map(|path| open.remove(path)).collect();
+        drop(open);
+        drop(closed);
+    }
+}
+
+impl OpenFiles {
+    fn get(&mut self, path: &Path) -> Option<Arc<dyn File>> {
+        let now = self.tick();
+        let (file, used) = self.files.get_mut(path)?;
+        if let Some(path) = self.by_use.remove(used) {
+            self.by_use.insert(now, path);
+        }
+        *used = now;
+        Some(Arc::clone(file))
+    }
+
+    /// Returns the files that are not to stay open.
+    fn insert(&mut self, path: &Path, file: &Arc<dyn File>) -> Vec<Arc<dyn File>> {
+        let now = self.tick();
+        let mut idle: Vec<_> = self.remove(path).into_iter().collect();
+        self.files.insert(path.to_owned(), (Arc::clone(file), now));
+        self.by_use.insert(now, path.to_owned());
+        // Each is looked at once at most: those that are held become the newest.
+        for _ in 0..self.files.len() {
+            if self.files.len() <= self.limit {
+                break;
+            }
+            idle.extend(self.remove_oldest());
+        }
+        idle
+    }
+
+    /// Takes out the file that was not used for longest, unless somebody holds it.
+    fn remove_oldest(&mut self) -> Option<Arc<dyn File>> {
+        let (_, path) = self.by_use.first_key_value()?;
+        let path = path.clone();
+        let held = self.files.get(&path).is_some_and(|(file, _)| Arc::strong_count(file) > 1);
+        if held {
+            self.get(&path);
+            return None;
+        }
+        self.remove(&path)
+    }
+
+    fn remove(&mut self, path: &Path) -> Option<Arc<dyn File>> {
+        let (file, used) = self.files.remove(path)?;
+        self.by_use.remove(&used);
+        Some(file)
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+impl Fs for CachedFs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.fs.create_dir_all(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        match mode {
+            OpenMode::Existing => self.open_existing(path),
+            OpenMode::ReadOnly => self.fs.open(path, mode),
+            OpenMode::CreateNew | OpenMode::Truncate => {
+                let file = self.fs.open(path, mode)?;
+                let mut open = self.lock();
+                open.changes += 1;
+                let idle = open.insert(path, &file);
+                drop(open);
+                drop(idle);
+                Ok(file)
+            }
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let renamed = self.fs.rename(from, to);
+        self.forget(from);
+        self.forget(to);
+        renamed
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let removed = self.fs.remove_file(path);
+        let mut open = self.lock();
+        open.changes += 1;
+        let closed = open.remove(path);
+        drop(open);
+        drop(closed);
+        removed
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let removed = self.fs.remove_dir_all(dir);
+        self.forget(dir);
+        removed
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.fs.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.fs.sync_dir(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.fs.exists(path)
+    }
+
+    fn volume(&self, dir: &Path) -> io::Result<Arc<dyn Volume>> {
+        self.fs.volume(dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemFs;
+
+    fn create(fs: &CachedFs, path: &str, content: &[u8]) -> Arc<dyn File> {
+        let file = fs.open(path.as_ref(), OpenMode::CreateNew).unwrap();
+        file.write_all_at(&[content], 0).unwrap();
+        file
+    }
+
+    fn content(fs: &CachedFs, path: &str) -> Vec<u8> {
+        let file = fs.open(path.as_ref(), OpenMode::Existing).unwrap();
+        file.read_bytes(0, file.len().unwrap() as usize).unwrap().to_vec()
+    }
+
+    #[test]
+    fn those_not_used_for_longest_are_closed_unless_they_are_held() {
+        let fs = CachedFs::new(Arc::new(MemFs::new()), 2);
+        let held = create(&fs, "/a", b"a");
+        for path in ["/b", "/c", "/d"] {
+            create(&fs, path, path.as_bytes());
+        }
+        assert_eq!(fs.open_files(), 2);
+        let again = fs.open("/a".as_ref(), OpenMode::Existing).unwrap();
+        assert!(Arc::ptr_eq(&held, &again), "what is held is still the one handle of its file");
+        let all = ["/a", "/b", "/c", "/d"].map(|path| fs.open(path.as_ref(), OpenMode::Existing).unwrap());
+        assert_eq!(fs.open_files(), 4, "more than the limit while more are held");
+        drop((all, again, held));
+        assert_eq!(content(&fs, "/b"), b"/b");
+        create(&fs, "/e", b"");
+        assert_eq!(fs.open_files(), 2);
+    }
+
+    #[test]
+    fn a_name_that_changed_is_opened_anew() {
+        let fs = CachedFs::new(Arc::new(MemFs::new()), 8);
+        fs.create_dir_all("/dir".as_ref()).unwrap();
+        let old = create(&fs, "/dir/a", b"old");
+        fs.remove_file("/dir/a".as_ref()).unwrap();
+        create(&fs, "/dir/a", b"new");
+        assert_eq!(content(&fs, "/dir/a"), b"new");
+        create(&fs, "/dir/b", b"other");
+        fs.rename("/dir/b".as_ref(), "/dir/a".as_ref()).unwrap();
+        assert_eq!(content(&fs, "/dir/a"), b"other");
+        assert!(fs.open("/dir/b".as_ref(), OpenMode::Existing).is_err());
+        fs.remove_dir_all("/dir".as_ref()).unwrap();
+        assert!(fs.open("/dir/a".as_ref(), OpenMode::Existing).is_err());
+        assert_eq!((fs.open_files(), old.len().unwrap()), (0, 3));
+    }
+
+    /// Removes the file while another thread opens it.
+    #[derive(Debug)]
+    struct Removing {
+        fs: MemFs,
+        during_open: Mutex<Option<CachedFs>>,
+    }
+
+    impl Fs for Removing {
+        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+            let opened = self.fs.open(path, mode);
+            let cached = self.during_open.lock().unwrap().take();
+            if let Some(cached) = cached.filter(|_| mode == OpenMode::Existing) {
+                cached.remove_file(path).unwrap();
+            }
+            opened
+        }
+        fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+            self.fs.create_dir_all(dir)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.fs.rename(from, to)
+        }
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            self.fs.remove_file(path)
+        }
+        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+            self.fs.remove_dir_all(dir)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+            self.fs.list(dir)
+        }
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.fs.sync_dir(dir)
+        }
+        fn exists(&self, path: &Path) -> io::Result<bool> {
+            self.fs.exists(path)
+        }
+        fn volume(&self, dir: &Path) -> io::Result<Arc<dyn Volume>> {
+            self.fs.volume(dir)
+        }
+    }
+
+    /// What would be written to it would go to a file without a name.
+    #[test]
+    fn a_handle_opened_while_its_file_was_removed_is_not_kept() {
+        let removing = Arc::new(Removing { fs: MemFs::new(), during_open: Mutex::default() });
+        removing.fs.open("/a".as_ref(), OpenMode::CreateNew).unwrap();
+        let fs = CachedFs::new(removing.clone(), 8);
+        *removing.during_open.lock().unwrap() = Some(fs.clone());
+        fs.open("/a".as_ref(), OpenMode::Existing).unwrap();
+        assert!(fs.open("/a".as_ref(), OpenMode::Existing).is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! Writing checkpoints, and taking them back before the log is cut below them.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_core::{LeaderEpoch, Offset};
+
+use super::PartitionLog;
+use crate::checkpoint::{self, Checkpoint, LastBatch};
+use crate::flush::Part;
+use crate::fs::temporary_path;
+use crate::index::Entry;
+use crate::index_file;
+use crate::{Fs, LogError, OpenMode};
+
+/// The checkpoints that are on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Noted {
+    newest: Option<Place>,
+    older: Option<Place>,
+}
+
+/// How far a checkpoint goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: Offset,
+    /// Base of the segment that was active.
+    segment: Offset,
+    /// Bytes that were in it.
+    len: u64,
+}
+
+impl Noted {
+    /// Of a log that ends at `end`: those above it are removed, durably.
+    pub(super) fn forgetting(fs: &dyn Fs, dir: &Path, end: Offset) -> Result<Noted, LogError> {
+        let mut noted = Noted::default();
+        let mut above = Vec::new();
+        for (path, place) in noted.files(dir) {
+            if !fs.exists(&path).map_err(LogError::io("looking for checkpoint", &path))? {
+                continue;
+            }
+            *place = checkpoint::read(fs, &path).map(|checkpoint| Place {
+                offset: checkpoint.offset,
+                segment: checkpoint.active.base,
+                len: checkpoint.active.len,
+            });
+            if place.is_none_or(|place| place.offset > end) {
+                *place = None;
+                above.push(path);
+            }
+        }
+        remove_all(fs, dir, &above)?;
+        Ok(noted)
+    }
+
+    /// Removes those above `end`, durably.
+    pub(super) fn forget_above(&mut self, fs: &dyn Fs, dir: &Path, end: Offset) -> Result<(), LogError> {
+        let mut above = Vec::new();
+        for (path, place) in self.files(dir) {
+            if place.take_if(|place| place.offset > end).is_some() {
+                above.push(path);
+            }
+        }
+        remove_all(fs, dir, &above)
+    }
+
+    fn files(&mut self, dir: &Path) -> [(PathBuf, &mut Option<Place>); 2] {
+        [(checkpoint::newest_path(dir), &mut self.newest), (checkpoint::older_path(dir), &mut self.older)]
+    }
+}
+
+fn remove_all(fs: &dyn Fs, dir: &Path, paths: &[PathBuf]) -> Result<(), LogError> {
+    for path in paths {
+        fs.remove_file(path).map_err(LogError::io("removing checkpoint", path))?;
+    }
+    if paths.is_empty() { Ok(()) } else { fs.sync_dir(dir).map_err(LogError::io("syncing folder", dir)) }
+}
+
+impl PartitionLog {
+    /// Bytes of batches behind the last checkpoint: what the next opening will have to read.
+    pub fn bytes_since_checkpoint(&self) -> u64 {
+        let view = self.shared.read();
+        let (from, noted) = self.noted.newest.map_or((Offset::ZERO, 0), |place| (place.segment, place.len));
+        let behind = view.segments.iter().rev().take_while(|segment| segment.base >= from);
+        behind.map(|segment| segment.len).sum::<u64>().saturating_sub(noted)
+    }
+
+    /// Notes what is known of the log up to its end, so that the next opening need not read it: `snapshot` is what the
+    /// owner [derives](crate::Derived) from exactly the batches that are in the log now. Durable with the next flush; before that,
+    /// the checkpoint before this one holds.
+    ///
+    /// # Errors
+    /// A failure poisons the log.
+    pub fn checkpoint(&mut self, snapshot: &[u8]) -> Result<(), LogError> {
+        self.shared.check_alive()?;
+        let end = self.log_end_offset();
+        let Some(epoch) = self.last_epoch().filter(|_| self.bytes_since_checkpoint() > 0) else {
+            return Ok(());
+        };
+        let noted = self.note(end, epoch, snapshot);
+        self.poison_on_error(noted)
+    }
+
+    fn note(&mut self, end: Offset, epoch: LeaderEpoch, snapshot: &[u8]) -> Result<(), LogError> {
+        let last = self.last_batch(end, epoch)?;
+        let (active, index) = {
+            let view = self.shared.read();
+            (*view.active(), view.index.clone())
+        };
+        if index.written.blocks > 0 {
+            self.unflushed(active.base, Part::Index)?;
+        }
+        let checkpoint = Checkpoint {
+            offset: end,
+            last,
+            active,
+            active_since: self.active_since,
+            index,
+            epochs: self.epochs.clone(),
+            snapshot: snapshot.to_vec(),
+        };
+        let place = Place { offset: end, segment: active.base, len: active.len };
+        self.write_checkpoint(&checkpoint.encode(), place)?;
+        self.remove_bad_indexes()
+    }
+
+    /// The batch that ends at `end`, the end of the log.
+    fn last_batch(&self, end: Offset, epoch: LeaderEpoch) -> Result<LastBatch, LogError> {
+        let before = |entry: &Entry, base: Offset| u64::from(entry.relative) < end - base;
+        let (segment, lookup) = {
+            let view = self.shared.read();
+            let number = view.segment_of(Offset(end.0.saturating_sub(1)));
+            let segment = view.segments[number];
+            (segment, view.look_up(number, |entry| before(entry, segment.base)))
+        };
+        let between = self.shared.finish(lookup, segment.base, |entry| before(entry, segment.base));
+        let from = between.unwrap_or_default().before.map_or(0, |entry| entry.position.into());
+        let held = self.shared.hold(segment)?;
+        let found = held.get().walk(from, |found| found.header.next_offset() == end)?;
+        let damage = crate::Damage::Missing { trusted_end: end };
+        let found = found.ok_or_else(|| held.get().corrupt(segment.len, damage))?;
+        let crc = found.header.crc;
+        Ok(LastBatch { segment: segment.base, position: found.position, epoch, crc })
+    }
+
+    fn write_checkpoint(&mut self, content: &[u8], place: Place) -> Result<(), LogError> {
+        let (fs, dir) = (&self.shared.fs, &self.shared.dir);
+        let newest = checkpoint::newest_path(dir);
+        let temporary = temporary_path(&newest);
+        let failed = |error| LogError::io("writing checkpoint", &newest)(error);
+        let file = fs.open(&temporary, OpenMode::Truncate).map_err(failed)?;
+        file.write_all_at(&[content], 0).map_err(failed)?;
+        if self.noted.newest.is_some() {
+            fs.rename(&newest, &checkpoint::older_path(dir)).map_err(failed)?;
+            self.noted.older = self.noted.newest.take();
+        }
+        fs.rename(&temporary, &newest).map_err(failed)?;
+        self.noted.newest = Some(place);
+        self.dirty.mark_file(place.offset, Part::Checkpoint, &file);
+        self.dirty.mark_dir(dir.clone());
+        Ok(())
+    }
+
+    /// Index files that readers found to be bad: the next opening builds them anew.
+    fn remove_bad_indexes(&mut self) -> Result<(), LogError> {
+        let (fs, dir) = (&self.shared.fs, &self.shared.dir);
+        let active = self.shared.read().active().base;
+        for base in self.shared.take_bad_indexes().into_iter().filter(|base| *base < active) {
+            let path = index_file::path(dir, base);
+            match fs.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LogError::io("removing index", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! Shortening the log.
+
+use std::sync::Arc;
+
+use holdfast_core::{Offset, mutant};
+
+use super::PartitionLog;
+use crate::index::{ActiveIndex, Between, Entry, Written};
+use crate::index_file::{self, IndexFile};
+use crate::segment::{self, Segment};
+use crate::{Damage, LogError, OpenMode};
+
+/// What is left of a segment that is cut.
+struct Left {
+    segment: Segment,
+    index: ActiveIndex,
+}
+
+impl PartitionLog {
+    /// Shortens the log: afterwards it ends at `end`, or at the base of the batch that contains `end`. Durable on
+    /// return. Nothing happens if the log ends at or below `end` already.
+    ///
+    /// Whoever keeps a [`Recovery::trusted_end`](crate::Recovery::trusted_end) lowers it durably **before**: a crash after
+    /// the cut would otherwise look like lost data.
+    ///
+    /// # Errors
+    /// [`LogError::OutOfRange`] below the log start. Any failure while cutting poisons the log.
+    pub fn truncate_to(&mut self, end: Offset) -> Result<(), LogError> {
+        self.shared.check_alive()?;
+        let (start, log_end) = (self.log_start_offset(), self.log_end_offset());
+        if end < start {
+            return Err(LogError::OutOfRange { requested: end, start, end: log_end });
+        }
+        if end >= log_end {
+            return Ok(());
+        }
+        let number = self.shared.read().segment_of(end);
+        let Left { segment, index } = self.part_below(number, end)?;
+        // Out of readers' sight before a byte of it changes.
+        let removed = self.shared.write().truncate(number, segment, index);
+        self.epochs.retain(|(_, first)| *first < segment.end);
+        if !removed.is_empty() {
+            self.active_since = None;
+        }
+        let cut = self.cut(&removed, segment);
+        self.poison_on_error(cut)?;
+        self.dirty.truncated(segment.base, segment.end);
+        Ok(())
+    }
+
+    /// What of segment `number` lies below the batch that contains `end`.
+    fn part_below(&self, number: usize, end: Offset) -> Result<Left, LogError> {
+        let (segment, lookup, blocks, tail) = {
+            let view = self.shared.read();
+            let segment = view.segments[number];
+            let is_active = number + 1 == view.segments.len();
+            let blocks = if is_active { view.index.written.blocks } else { segment.blocks };
+            let tail = if is_active { view.index.tail().to_vec() } else { Vec::new() };
+            (segment, view.look_up(number, |entry| is_below(entry, segment, end)), blocks, tail)
+        };
+        let between = self.shared.finish(lookup, segment.base, |entry| is_below(entry, segment, end));
+        let left = self.walk_up_to(segment, between, end)?;
+        let index = self.index_below(left, blocks, tail).map_or_else(|| self.index_of(left), Ok)?;
+        Ok(Left { segment: left, index })
+    }
+
+    /// Walks from the last entry below `end` to the batch that contains it.
+    fn walk_up_to(
+        &self,
+        segment: Segment,
+        between: Option<Between>,
+        end: Offset,
+    ) -> Result<Segment, LogError> {
+        let mut left = Segment::new(segment.base);
+        if let Some(Between { before: Some(entry), .. }) = between {
+            left.len = entry.position.into();
+            left.end = segment.base + u64::from(entry.relative);
+            left.max_timestamp = Some(entry.max_before).filter(|time| *time != i64::MIN);
+        }
+        let held = self.shared.hold(segment)?;
+        let found = held.get().walk(left.len, |found| {
+            let contains_end = found.header.next_offset() > end;
+            if !contains_end {
+                left.push(&found.header);
+            }
+            contains_end
+        })?;
+        // The view says that `end` is below the segment's end, so its batches have to reach that far.
+        let damage = Damage::Missing { trusted_end: segment.end };
+        found.map(|_| left).ok_or_else(|| held.get().corrupt(segment.len, damage))
+    }
+
+    /// The index of `left`, from its entries in `blocks` of the file and in `tail` behind them. `None` if the file is bad.
+    fn index_below(&self, left: Segment, blocks: u32, mut tail: Vec<Entry>) -> Option<ActiveIndex> {
+        tail.retain(|entry| u64::from(entry.position) < left.len);
+        let mut written = Written::default();
+        if blocks > 0 {
+            let path = index_file::path(&self.shared.dir, left.base);
+            let file = self.shared.fs.open(&path, OpenMode::Existing).ok()?;
+            let (kept, mut entries) = IndexFile { file: &*file, base: left.base }.cut(blocks, left.len)?;
+            entries.append(&mut tail);
+            (written, tail) = (kept, entries);
+        } else if tail.is_empty() && left.len > 0 {
+            return None; // A segment that was sealed without an index.
+        }
+        let last = tail.last().map(|entry| entry.position);
+        Some(ActiveIndex::resumed(written, tail, last))
+    }
+
+    /// The index of `left`, from its batches.
+    fn index_of(&self, left: Segment) -> Result<ActiveIndex, LogError> {
+        let (mut index, mut known) = (ActiveIndex::default(), Segment::new(left.base));
+        self.shared.hold(left)?.get().walk(0, |found| {
+            let relative = found.header.base_offset - left.base;
+            index.add(relative, found.position, known.max_timestamp, self.config.index_interval.0);
+            known.push(&found.header);
+            false
+        })?;
+        Ok(index)
+    }
+
+    /// Cuts durably. Segments go last first, and before the one in front of them is cut: at no moment is there a
+    /// gap that hides the rest.
+    fn cut(&mut self, removed: &[Segment], left: Segment) -> Result<(), LogError> {
+        let (fs, dir) = (Arc::clone(&self.shared.fs), self.shared.dir.clone());
+        self.noted.forget_above(&*fs, &dir, left.end)?;
+        for segment in removed.iter().rev() {
+            let path = segment::path(&dir, segment.base);
+            fs.remove_file(&path).map_err(LogError::io("removing segment", &path))?;
+        }
+        if !removed.is_empty() {
+            fs.sync_dir(&dir).map_err(LogError::io("syncing folder", &dir))?;
+        }
+        let held = self.shared.hold(left)?;
+        let file = held.get();
+        let cut = file.file.set_len(left.len);
+        let cut = if mutant!(TruncateWithoutSync) { cut } else { cut.and_then(|()| file.file.sync_data()) };
+        cut.map_err(LogError::io("truncating segment", file.path))?;
+        self.cut_index()?;
+        self.write_index()
+    }
+}
+
+fn is_below(entry: &Entry, segment: Segment, end: Offset) -> bool {
+    u64::from(entry.relative) < end - segment.base
+}
