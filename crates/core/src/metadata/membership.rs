@@ -1,5 +1,5 @@
 //! Moving a partition's replicas: learners first (R6), then the double quorum of R2, R3 and R13, one change at a time
-//! (R43).
+//! (R43). Where too many of them are lost, an operator's order (R37) decides who is asked instead: `unclean`.
 
 use super::apply::{Applied, Change};
 use super::placement::{LeaderChoice, zone_rule_holds};

@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// Everything works from here on.
+    /// Everything works from here on. Ends when disks are done with what they had begun.
     pub(super) fn heal(&mut self) {
         self.cuts.clear();
         self.loss = 0;
@@ -241,6 +241,9 @@ impl World {
             self.nodes[index].paused_until = self.now;
             self.nodes[index].flush = 0;
             self.apply(Fault::Restart(index));
+        }
+        while self.nodes.iter().any(|node| node.busy_until > self.now) {
+            self.run(1);
         }
     }
 
