@@ -177,8 +177,16 @@ impl Follower {
         }
         let mut next = ClusterMap::clone(&current);
         if next.adopt(&update).map_err(|error| refused(&error))? {
-            self.router.learn(&next);
-            self.map.send_replace(Arc::new(next));
+            let next = Arc::new(next);
+            // The other stream may have published since: never go back behind that.
+            self.map.send_if_modified(|map| {
+                let newer = next.index() > map.index();
+                if newer {
+                    self.router.learn(&next);
+                    *map = next;
+                }
+                newer
+            });
         }
         Ok(())
     }
