@@ -308,7 +308,10 @@ async fn an_unclean_recovery_brings_a_partition_back() {
     })
     .await;
     let ordered = register(&client, "last", 0);
-    assert!(ordered.unclean && ordered.term > term && ordered.leader.broker == BrokerId(1), "{ordered:?}");
+    assert!(
+        ordered.is_unclean() && ordered.term > term && ordered.leader.broker == BrokerId(1),
+        "{ordered:?}"
+    );
     let fresh = cluster.client().await;
     let producer = fresh.producer("last").build().await.unwrap();
     produce(&producer, 300..400).await;
@@ -330,7 +333,7 @@ async fn an_unclean_recovery_goes_on_from_the_last_disk() {
     let order = async || client.recover_unclean("last-disk", 0, None, "test").await;
     // Refused as long as the leader believes that it has followers. Dead is not lost: the set stays.
     eventually("a recovery is ordered without a majority", order).await;
-    all(&client, "last-disk", "the map shows the order", |register| register.unclean).await;
+    all(&client, "last-disk", "the map shows the order", |register| register.is_unclean()).await;
     let waits = register(&client, "last-disk", 0);
     assert!(waits.set == before.set && waits.prev.is_none(), "{waits:?}");
     for zone in [1, 2] {

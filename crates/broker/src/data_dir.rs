@@ -177,8 +177,10 @@ impl DataDir {
         lock: Option<fs::File>,
     ) -> Result<DataDir, DataDirError> {
         let identity = identity(&*fs, path, cluster, id)?;
-        create_dir_synced(&*fs, &path.join(PARTITIONS)).map_err(io_error("creating", path))?;
-        DataDir::of(fs, path, identity.dir, boot_id, lock)
+        let partitions = path.join(PARTITIONS);
+        let used = fs.exists(&partitions).map_err(io_error("looking for", &partitions))?;
+        create_dir_synced(&*fs, &partitions).map_err(io_error("creating", path))?;
+        DataDir::of(fs, path, identity.dir, boot_id, used, lock)
     }
 
     fn of(
@@ -186,15 +188,17 @@ impl DataDir {
         path: &Path,
         dir: DirId,
         boot_id: String,
+        used: bool,
         lock: Option<fs::File>,
     ) -> Result<DataDir, DataDirError> {
         let last: Option<LastRun> = read_json(&*fs, &path.join("run.json"))?;
         Ok(DataDir {
             path: path.to_owned(),
             dir,
-            // A folder that was never used lost nothing.
-            clean: last.as_ref().is_none_or(|last| last.clean),
-            same_boot: last.is_none_or(|last| last.boot_id == boot_id),
+            // A folder that was never used lost nothing. Of one that was, and does not say how that ended, the worst is
+            // assumed.
+            clean: last.as_ref().map_or(!used, |last| last.clean),
+            same_boot: last.map_or(!used, |last| last.boot_id == boot_id),
             boot_id,
             fs,
             _lock: lock,
@@ -210,7 +214,7 @@ impl DataDir {
     ) -> Result<(DataDir, Identity), DataDirError> {
         let missing = || DataDirError::NoIdentity { path: path.to_owned() };
         let identity = read_identity(&*fs, path)?.ok_or_else(missing)?;
-        let dir = DataDir::of(fs, path, identity.dir, boot_id(), lock)?;
+        let dir = DataDir::of(fs, path, identity.dir, boot_id(), true, lock)?;
         Ok((dir, identity))
     }
 
@@ -438,6 +442,17 @@ mod tests {
         let error = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap_err();
         assert!(matches!(error, DataDirError::NotABrokers { .. }), "{error}");
         assert!(!folder.path().join("broker.json").exists());
+    }
+
+    #[test]
+    fn a_used_folder_that_does_not_say_how_its_last_run_ended_may_have_lost_its_tail() {
+        let fs = Arc::new(holdfast_log::MemFs::new());
+        let fresh = DataDir::in_memory(fs.clone(), "boot").unwrap();
+        assert!(fresh.was_clean() && !fresh.tail_lost());
+        fresh.mark_clean().unwrap();
+        fs.remove_file(Path::new("/data/run.json")).unwrap();
+        let used = DataDir::in_memory(fs, "boot").unwrap();
+        assert!(!used.was_clean() && used.tail_lost());
     }
 
     /// With another data directory id, or another format, everything in the folder would be somebody else's.

@@ -118,7 +118,7 @@ mod tests {
             set: vec![replica],
             prev: prev.map(<[ReplicaId]>::to_vec),
             learners: Vec::new(),
-            unclean: false,
+            unclean_term: None,
         };
         reports.assigned(partition, &register(2, None));
         assert_eq!(reports.unsettled().len(), 1, "an earlier register says nothing");

@@ -334,7 +334,7 @@ pub(crate) fn cluster_map_at(
             set: ids.clone().map(replica).collect(),
             prev: None,
             target: None,
-            unclean: false,
+            unclean_term: None,
         };
         let id = PartitionId { topic: TOPIC_ID, index: partition as u32 };
         Object::Partition(Partition { id, register, version })

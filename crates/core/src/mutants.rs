@@ -195,6 +195,8 @@ mod planting {
         "R37":
             /// A term after an unclean one is unclean too.
             UncleanSticks,
+            /// A later term does not know that there was an unclean one.
+            ForgetUncleanTerm,
             /// An unclean recovery waits for replicas that are lost.
             KeepLostReplicas,
             /// New directories take the places of lost ones although a majority is left.

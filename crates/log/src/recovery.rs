@@ -2,7 +2,8 @@
 //!
 //! The log ends before the first bad checksum, offset gap or decreasing epoch. Below the trusted end that is damage:
 //! an error, and nothing on disk is changed. Above it is a torn tail and is cut durably, together with all that
-//! follows: writes reach the disk out of order, so valid batches behind a bad one prove nothing.
+//! follows: writes reach the disk out of order, so valid batches behind a bad one prove nothing. It is cut only behind a
+//! batch whose checksum was verified, and after an orderly stop not at all.
 //!
 //! What a checkpoint vouches for is not looked at again ([`resume`]).
 //!
@@ -37,7 +38,8 @@ pub struct Recovery {
     /// Offset below which all is known to be on disk (exclusive). What was acknowledged may lie above it, in the system's
     /// memory only: a killed process leaves it there, and the next one has to flush it before it counts as flushed.
     pub flushed_end: Offset,
-    /// Whether the log was closed in order: then only batch headers are read, no checksum is verified.
+    /// Whether the log was closed in order: then only batch headers are read, no checksum is verified; everything was
+    /// flushed, so nothing is a torn tail.
     pub clean: bool,
 }
 
@@ -117,7 +119,8 @@ pub(crate) fn scan(
     let bases = segment_bases(fs, dir)?;
     let found = resume::resume(fs, dir, recovery, &bases, derived).unwrap_or_default();
     let first = found.segments.len().saturating_sub(1);
-    let mut scanner = Scanner { found, recovery, interval: config.index_interval.0, derived };
+    let interval = config.index_interval.0;
+    let mut scanner = Scanner { found, recovery, unverified: None, interval, derived };
     for (number, base) in bases.iter().enumerate().skip(first) {
         let (file, path) = open_segment(fs, dir, *base)?;
         let len = file.len().map_err(LogError::io("reading size of segment", &path))?;
@@ -154,6 +157,8 @@ pub(crate) fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogE
 struct Scanner<'a> {
     found: Found,
     recovery: Recovery,
+    /// First offset and first byte of the batch looked at last, where its checksum was not verified.
+    unverified: Option<(Offset, u64)>,
     interval: u64,
     derived: &'a mut dyn Derived,
 }
@@ -184,7 +189,7 @@ impl Scanner<'_> {
         if !self.found.has_ended() && !follows {
             // Nothing is trimmed from the front of a log yet, so the first segment starts at 0.
             let damage = Damage::Gap { expected, found: base };
-            self.refuse_below_trusted_end(expected, &scanned, 0, damage)?;
+            self.refuse_unless_torn(expected, &scanned, 0, damage)?;
         }
         if self.found.has_ended() || !follows {
             self.found.opened.cut_bytes += len;
@@ -200,7 +205,8 @@ impl Scanner<'_> {
         let verify = !self.recovery.clean && !all_trusted && !mutant!(TrustChecksums);
         if let Some(damage) = self.batches(&scanned, verify)? {
             let (end, kept) = (self.found.end(), self.active().len);
-            self.refuse_below_trusted_end(end, &scanned, kept, damage)?;
+            self.refuse_unless_torn(end, &scanned, kept, damage)?;
+            self.check_last(&scanned)?;
             self.found.torn = true;
             self.found.opened.cut_bytes += len - kept;
         }
@@ -213,14 +219,28 @@ impl Scanner<'_> {
         segments.last_mut().expect("batches are looked at only in a segment that was taken in")
     }
 
-    fn refuse_below_trusted_end(
+    /// Where the log would be cut, the batch before says: it may be its length that is damaged.
+    fn check_last(&self, scanned: &Scanned<'_>) -> Result<(), LogError> {
+        let Some((offset, position)) = self.unverified.filter(|_| !mutant!(TrustChecksums)) else {
+            return Ok(());
+        };
+        let mut window = Window::new(scanned.file, scanned.len, READ_AHEAD);
+        let checked = check_batch(&mut window, position, |_| true);
+        match checked.map_err(LogError::io("reading segment", &scanned.path))? {
+            Ok(_) => Ok(()),
+            Err(damage) => self.refuse_unless_torn(offset, scanned, position, damage.into()),
+        }
+    }
+
+    fn refuse_unless_torn(
         &self,
         offset: Offset,
         scanned: &Scanned<'_>,
         position: u64,
         source: Damage,
     ) -> Result<(), LogError> {
-        if offset >= self.recovery.trusted_end || mutant!(CutDamage) {
+        let may_be_torn = offset >= self.recovery.trusted_end && !self.recovery.clean;
+        if may_be_torn || mutant!(CutDamage) {
             return Ok(());
         }
         Err(LogError::Corrupt { offset, segment: scanned.path.clone(), position, source })
@@ -230,14 +250,17 @@ impl Scanner<'_> {
     fn batches(&mut self, scanned: &Scanned<'_>, verify: bool) -> Result<Option<Damage>, LogError> {
         let Scanned { file, path, len, is_last } = scanned;
         let mut window = Window::new(*file, *len, if verify { READ_AHEAD } else { HEADER_LEN });
+        self.unverified = None;
         loop {
             let Segment { base, end, len: position, max_timestamp, .. } = *self.active();
             if position >= *len {
                 return Ok(None);
             }
             let trusted_end = self.recovery.trusted_end;
+            let mut verified = false;
             let checked = check_batch(&mut window, position, |header| {
-                verify && (*is_last || header.next_offset() > trusted_end)
+                verified = verify && (*is_last || header.next_offset() > trusted_end);
+                verified
             });
             let header = match checked.map_err(LogError::io("reading segment", path))? {
                 Ok(header) => header,
@@ -248,6 +271,7 @@ impl Scanner<'_> {
             }
             self.found.index.add(header.base_offset - base, position, max_timestamp, self.interval);
             self.active().push(&header);
+            self.unverified = (!verified).then_some((header.base_offset, position));
             self.found.opened.batches += 1;
             self.derived.visit(&header);
         }

@@ -108,9 +108,8 @@ impl World {
                 oracle.appending(node, disk, &batches)
             }
             Action::Truncate { end } => {
-                let unclean =
-                    slot.replica.as_ref().and_then(Replica::assignment).is_some_and(|it| it.unclean);
-                oracle.truncating(node, end, unclean)?;
+                let assignment = slot.replica.as_ref().and_then(Replica::assignment);
+                oracle.truncating(node, end, assignment.and_then(|assignment| assignment.unclean_term))?;
                 if disk.truncate(end).is_err() {
                     return self.fail_log(node, partition, Sight::WriteFailed);
                 }

@@ -180,11 +180,18 @@ impl Oracle {
         Ok(())
     }
 
-    /// The log is about to be cut. In an unclean term it may go below the watermark (R37).
-    pub(crate) fn truncating(&mut self, node: usize, end: Offset, unclean: bool) -> Result<(), Violation> {
+    /// The log is about to be cut. It may be cut below the watermark where it ends before the last unclean term did
+    /// (R37).
+    pub(crate) fn truncating(
+        &mut self,
+        node: usize,
+        end: Offset,
+        unclean_term: Option<Term>,
+    ) -> Result<(), Violation> {
         let name = self.name(node);
         let view = &mut self.views[node];
-        ensure(unclean || end >= view.watermark, "REP-5", || {
+        let given_up = unclean_term.is_some_and(|term| view.last_epoch().term <= term);
+        ensure(given_up || end >= view.watermark, "REP-5", || {
             format!("{name} truncates to {end} below its high watermark {}", view.watermark)
         })?;
         let kept = view.count(end);
@@ -237,7 +244,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let status = replica.status();
         let (set, unclean) = replica.assignment().map_or((&[][..], false), |known| {
-            (&known.set[..], known.unclean && known.term == status.epoch.term)
+            (&known.set[..], known.is_unclean() && known.term == status.epoch.term)
         });
         // What a replica does in an epoch does not count until its promise is durable; it is mute until then.
         let mute = durable_promise(sites[node].disk) < status.epoch;

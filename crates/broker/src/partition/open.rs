@@ -25,7 +25,10 @@ pub(super) fn open(
     stored: Option<&StoredReplica>,
     assignment: &Assignment,
 ) -> Result<(PartitionLog, Loaded), OpenError> {
+    // A replica has its folder before anything is noted of it. Without one it was put aside, or removed by hand.
+    let gone = stored.is_some() && !dir.may_hold(partition);
     let (log, found) = match read(dir, config, partition, stored) {
+        Ok((log, found)) if gone => (log, FoundLog { put_aside: true, ..found }),
         Err(damage) if damage.is_damage() => {
             let aside = dir.quarantine_partition(partition)?;
             tracing::error!(

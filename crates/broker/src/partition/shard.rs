@@ -257,10 +257,16 @@ impl Shard {
         self.stored.remove(&partition);
         self.forget_deadline(partition);
         self.context.partitions.remove(partition);
-        self.context.states.remove(partition);
         self.context.reports.forget(partition);
-        if let Err(error) = self.context.dir.delete_partition(partition) {
-            tracing::error!(%partition, error = &error as &dyn std::error::Error, "deleting a partition failed");
+        // The folder first: what is left of one of which nothing is noted, nobody would ever delete.
+        match self.context.dir.delete_partition(partition) {
+            Ok(()) => self.context.states.remove(partition),
+            Err(error) => {
+                tracing::error!(
+                    %partition, error = &error as &dyn std::error::Error,
+                    "deleting a partition failed: it is tried again when the broker starts"
+                );
+            }
         }
     }
 

@@ -126,7 +126,7 @@ impl Node {
             set: vec![self.me],
             prev: None,
             learners: Vec::new(),
-            unclean: false,
+            unclean_term: None,
         }
     }
 

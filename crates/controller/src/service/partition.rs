@@ -81,7 +81,9 @@ pub(super) async fn recover_unclean(
     }
     let Partition { id, register, .. } = find(shared, request.partition.as_ref()).await?;
     let ordered_before = request.partition.as_ref().is_some_and(|wanted| {
-        wanted.expected_term != 0 && Term(wanted.expected_term).next() == register.term && register.unclean
+        wanted.expected_term != 0
+            && Term(wanted.expected_term).next() == register.term
+            && register.is_unclean()
     });
     if ordered_before {
         return Ok(RecoverUncleanResponse { term: register.term.0, broker: register.leader.broker.0 });

@@ -182,7 +182,8 @@ impl Change<'_> {
             let id = PartitionId { topic: id, index: index as u32 };
             // The first is where the partition is at home. `place` saw to a live majority, so there is a live member.
             let leader = leaders.prefer(self.map, id, &set).unwrap_or(set[0]);
-            let register = Register { term: Term(1), leader, set, prev: None, target: None, unclean: false };
+            let register =
+                Register { term: Term(1), leader, set, prev: None, target: None, unclean_term: None };
             self.put(Object::Partition(Partition { id, register, version: self.index }));
         }
         Ok(Applied::TopicCreated(id))
@@ -240,7 +241,7 @@ impl Change<'_> {
 
     /// R1.
     pub(super) fn appoint(&mut self, partition: Partition, leader: ReplicaId) {
-        let unclean = mutant!(UncleanSticks) && partition.register.unclean;
+        let unclean = mutant!(UncleanSticks) && partition.register.is_unclean();
         self.new_term(partition, leader, unclean);
     }
 
@@ -257,7 +258,9 @@ impl Change<'_> {
         }
         let old = partition.register.term;
         let term = if mutant!(AppointInSameTerm) { old } else { old.next() };
-        let register = Register { term, leader, unclean, ..partition.register };
+        let before = partition.register.unclean_term.filter(|_| !mutant!(ForgetUncleanTerm));
+        let unclean_term = if unclean { Some(term) } else { before };
+        let register = Register { term, leader, unclean_term, ..partition.register };
         self.put(Object::Partition(Partition { id: partition.id, register, version: self.index }));
     }
 

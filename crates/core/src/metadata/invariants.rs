@@ -1,6 +1,7 @@
 //! What must hold between a register and the one that takes its place.
 
 use super::Register;
+use crate::mutant;
 use crate::{ReplicaId, Term};
 
 /// The first invariant that the step from `old` to `new` breaks, with its id.
@@ -21,7 +22,7 @@ fn step(old: &Register, new: &Register) -> Option<&'static str> {
     let same_set = new.set == old.set;
     if new.term == old.term {
         let completes = old.prev.is_some() && new.prev.is_none();
-        let kept = same_set && new.leader == old.leader && new.unclean == old.unclean;
+        let kept = same_set && new.leader == old.leader && new.unclean_term == old.unclean_term;
         return if !kept {
             Some("META-1: the set, the leader or unclean changed without a new term")
         } else if new.prev != old.prev && !completes {
@@ -33,12 +34,15 @@ fn step(old: &Register, new: &Register) -> Option<&'static str> {
     if new.term != old.term.next() {
         return Some("META-1: the term did not grow by one");
     }
+    if !new.is_unclean() && new.unclean_term != old.unclean_term && !mutant!(ForgetUncleanTerm) {
+        return Some("META-1: the last unclean term was forgotten");
+    }
     // Any majority that can have committed in `old` meets every recovery of `new`: either the same sets have to be
     // asked, or the set that committed is asked as the one being left.
     let asks_committers = (same_set && new.prev == old.prev) || new.prev.as_ref() == Some(&old.set);
     if new.set.len() != old.set.len() {
         return Some("META-5: the set has another size");
-    } else if new.unclean && recovers_from_what_is_left(old, new) {
+    } else if new.is_unclean() && recovers_from_what_is_left(old, new) {
         return None;
     } else if !asks_committers {
         return Some("META-5: the set that may have committed is not asked");
@@ -71,7 +75,14 @@ mod tests {
     fn register(term: u32, now: [u32; 3], prev: Option<[u32; 3]>) -> Register {
         let set_now = set(now);
         let leader = set_now[0];
-        Register { term: Term(term), leader, set: set_now, prev: prev.map(set), target: None, unclean: false }
+        Register {
+            term: Term(term),
+            leader,
+            set: set_now,
+            prev: prev.map(set),
+            target: None,
+            unclean_term: None,
+        }
     }
 
     #[test]
@@ -82,13 +93,13 @@ mod tests {
         let (stands, moving) = (register(4, abc, None), register(4, abd, Some(abc)));
         let unclean = |set: Vec<ReplicaId>, prev| {
             let (leader, prev) = (set[0], Some(vec![prev]));
-            Register { set, prev, leader, term: Term(5), unclean: true, ..stands.clone() }
+            Register { set, prev, leader, term: Term(5), unclean_term: Some(Term(5)), ..stands.clone() }
         };
         let refilled = unclean(vec![member(1), fresh(2), fresh(3)], member(1));
         let led_by_nobody = Register { leader: fresh(2), ..refilled.clone() };
         for (old, new, allowed) in [
             (&stands, refilled.clone(), true),
-            (&stands, Register { unclean: false, ..refilled }, false),
+            (&stands, Register { unclean_term: None, ..refilled }, false),
             (&stands, led_by_nobody, false),
             (&stands, unclean(vec![member(1), fresh(2), fresh(3)], fresh(1)), false),
             (&stands, unclean(vec![member(1), fresh(2), fresh(4)], member(1)), false),

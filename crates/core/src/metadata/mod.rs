@@ -107,11 +107,17 @@ pub struct Register {
     pub prev: Option<Vec<ReplicaId>>,
     /// The replica set to move to once those of it that are not in the set yet have caught up (R6).
     pub target: Option<Vec<ReplicaId>>,
-    /// Whether non-voters may take part in this term's recovery (R37).
-    pub unclean: bool,
+    /// The last term in whose recovery non-voters might take part (R37). It stays, so that a replica that was away meanwhile
+    /// learns that what it holds may have been given up.
+    pub unclean_term: Option<Term>,
 }
 
 impl Register {
+    /// Whether non-voters may take part in this term's recovery (R37).
+    pub fn is_unclean(&self) -> bool {
+        self.unclean_term == Some(self.term)
+    }
+
     /// Whether `replica` belongs to the set, to the one being left or to the one to move to: it then keeps a copy (R46).
     pub fn names(&self, replica: ReplicaId) -> bool {
         [Some(&self.set), self.prev.as_ref(), self.target.as_ref()]

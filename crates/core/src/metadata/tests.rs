@@ -342,7 +342,7 @@ fn an_unclean_recovery_needs_a_live_member_and_lasts_one_term() {
     assert_eq!(cluster.apply(order(1, 9)), Err(MetadataError::CannotLead { id, broker: BrokerId(9) }));
     cluster.apply(order(1, 2)).unwrap();
     let register = cluster.register(id);
-    assert!(register.unclean && register.leader.broker == BrokerId(2) && register.term == Term(2));
+    assert!(register.is_unclean() && register.leader.broker == BrokerId(2) && register.term == Term(2));
     cluster
         .apply(Command::Appoint(vec![Appointment {
             partition: id,
@@ -350,7 +350,7 @@ fn an_unclean_recovery_needs_a_live_member_and_lasts_one_term() {
             leader: BrokerId(1),
         }]))
         .unwrap();
-    assert!(!cluster.register(id).unclean);
+    assert!(!cluster.register(id).is_unclean());
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub const CHECKSUM_OFFSET: usize = CHECKSUM_START;
 /// Kafka's control record key: version 0, type LEADER_CHANGE.
 const LEADER_CHANGE_KEY: [u8; 4] = [0, 0, 0, 2];
 
+/// Records that a compressed batch of a client may claim to hold.
+pub const MAX_COMPRESSED_RECORDS: u32 = 1 << 20;
+
 /// A whole batch whose checksum was checked. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordBatch {
@@ -43,7 +46,8 @@ pub struct RecordBatch {
 
 impl RecordBatch {
     /// Takes exactly one batch from an untrusted sender: at most `max_len` bytes, consistent header, right
-    /// checksum and, where they are not compressed, records framed and numbered as the header says.
+    /// checksum and, where they are not compressed, records framed and numbered as the header says. How many they are is
+    /// only claimed where they are compressed, and bounded: each takes offsets of the log.
     pub fn check(bytes: Bytes, max_len: usize) -> Result<RecordBatch, BatchError> {
         if bytes.len() > max_len {
             return Err(BatchError::TooLarge { length: bytes.len(), limit: max_len });
@@ -51,6 +55,8 @@ impl RecordBatch {
         let batch = RecordBatch::check_crc(bytes)?;
         if batch.header.compression() == Compression::None {
             record::check_section(&batch.header, &batch.bytes[HEADER_LEN..])?;
+        } else if batch.header.records > MAX_COMPRESSED_RECORDS {
+            return Err(BatchError::Field { field: "records", value: batch.header.records.into() });
         }
         Ok(batch)
     }

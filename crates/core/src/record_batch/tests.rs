@@ -187,6 +187,10 @@ fn false_claims_are_refused_without_allocating_for_them() {
     let mut many = good.clone();
     many[23..27].copy_from_slice(&(i32::MAX - 1).to_be_bytes());
     many[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+    let mut compressed = many.clone();
+    compressed[22] |= Compression::Zstd as u8;
+    let claimed = BatchError::Field { field: "records", value: i32::MAX.into() };
+    assert_eq!(RecordBatch::check(repaired(compressed), usize::MAX), Err(claimed));
     assert!(matches!(
         RecordBatch::check(repaired(many), usize::MAX),
         Err(BatchError::Record { index: 1, .. })

@@ -202,7 +202,7 @@ impl Replica {
             return false;
         }
         let cut = self.epochs.cut_for(common);
-        let allowed = cut >= self.high_watermark || self.in_unclean_term();
+        let allowed = cut >= self.high_watermark || self.may_hold_what_was_given_up();
         if cut >= self.epochs.end() || !allowed {
             return false;
         }

@@ -117,11 +117,16 @@ pub struct Assignment {
     pub prev: Option<Vec<ReplicaId>>,
     /// Replicas that catch up to become members: they follow, and count for nothing (R24).
     pub learners: Vec<ReplicaId>,
-    /// Whether non-voters count in this term's recovery (R37).
-    pub unclean: bool,
+    /// The last term in whose recovery non-voters count (R37).
+    pub unclean_term: Option<Term>,
 }
 
 impl Assignment {
+    /// Whether non-voters count in this term's recovery (R37).
+    pub fn is_unclean(&self) -> bool {
+        self.unclean_term == Some(self.term)
+    }
+
     /// Everyone named, without repetition, in a fixed order.
     pub fn members(&self) -> Vec<ReplicaId> {
         let mut members: Vec<ReplicaId> =
@@ -152,7 +157,7 @@ impl From<&Register> for Assignment {
             set: register.set.clone(),
             prev: register.prev.clone(),
             learners: register.learners().collect(),
-            unclean: register.unclean,
+            unclean_term: register.unclean_term,
         }
     }
 }

@@ -505,10 +505,18 @@ impl Replica {
         self.outbox.push(Action::Report { term: epoch.term, state, complete, writable, in_sync });
     }
 
-    /// Whether the term that this replica is in may take back what was committed (R37).
+    /// Whether the term that this replica is in is an unclean one (R37).
     fn in_unclean_term(&self) -> bool {
         self.assignment
             .as_ref()
-            .is_some_and(|assignment| assignment.unclean && assignment.term == self.promise.term)
+            .is_some_and(|assignment| assignment.is_unclean() && assignment.term == self.promise.term)
+    }
+
+    /// R37: whether what this replica holds as committed may have been given up: nothing in its log is of a term later
+    /// than the last unclean one.
+    fn may_hold_what_was_given_up(&self) -> bool {
+        let last_unclean = self.assignment.as_ref().and_then(|assignment| assignment.unclean_term);
+        let last_epoch = self.epochs.last_epoch();
+        last_unclean.is_some_and(|term| term <= self.promise.term && last_epoch.term <= term)
     }
 }

@@ -131,7 +131,7 @@ impl Replica {
         if recovery.copying.is_some() || !recovery.replies.contains_key(&self.me) {
             return;
         }
-        let counts = |reply: &FenceReply| reply.voter || assignment.unclean || mutant!(CountNonVoters);
+        let counts = |reply: &FenceReply| reply.voter || assignment.is_unclean() || mutant!(CountNonVoters);
         let counted: BTreeMap<ReplicaId, Position> = recovery
             .replies
             .iter()

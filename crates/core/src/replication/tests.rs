@@ -140,8 +140,14 @@ fn a_producer_starts_at_zero_and_remembers_five() {
 #[test]
 fn a_term_whose_runs_are_used_up_is_not_led_again() {
     let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
-    let assignment =
-        Assignment { term: Term(3), leader: me, set: vec![me], prev: None, learners: vec![], unclean: false };
+    let assignment = Assignment {
+        term: Term(3),
+        leader: me,
+        set: vec![me],
+        prev: None,
+        learners: vec![],
+        unclean_term: None,
+    };
     let promise = LeaderEpoch { term: Term(3), run: 255 };
     let loaded = Loaded {
         state: DurableState { promise, assignment: Some(assignment.clone()), nonvoter: false },
@@ -163,7 +169,7 @@ fn messages_to_another_directory_are_not_answered() {
         set: vec![me, other],
         prev: None,
         learners: vec![],
-        unclean: false,
+        unclean_term: None,
     };
     let loaded = Loaded::empty(me, Incarnation(1), &assignment);
     let mut replica = Replica::new(Timestamp(1), ReplicaConfig::default(), loaded);

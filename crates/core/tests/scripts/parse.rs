@@ -133,7 +133,7 @@ impl Header {
             set,
             prev: None,
             learners: vec![],
-            unclean: false,
+            unclean_term: None,
         });
         let ends = ["hw", "nonvoter", "tail-lost", "promise", "term"];
         Header {
@@ -198,7 +198,7 @@ pub(crate) fn step(line: &str) -> Step {
             } else {
                 vec![]
             },
-            unclean: words.has("unclean"),
+            unclean_term: words.after("unclean").map(|term| Term(number(term) as u32)),
         }),
         "persisted" => Event::Persisted { number: words.number("persisted") },
         "flushed" => {

@@ -78,6 +78,48 @@ fn damage_below_the_trusted_end_is_an_error_and_nothing_is_changed() {
     });
 }
 
+/// Below the trusted end of sealed segments only headers are read. One that claims another length leads astray what
+/// follows, which is above the trusted end, and was acknowledged.
+#[test]
+fn a_batch_with_a_wrong_length_makes_no_torn_tail_of_what_follows() {
+    on_every_fs(|place| {
+        let all = batches(0, 20, 1);
+        drop(filled(place, &all));
+        let files = place.files();
+        for (path, whole) in &files[..files.len() - 1] {
+            let mut at = 0;
+            while at < whole.len() {
+                let header = BatchHeader::decode(&whole[at..]).unwrap();
+                for bit in 0..32 {
+                    let mut damaged = whole.clone();
+                    damaged[at + 8 + bit / 8] ^= 1 << (bit % 8);
+                    place.overwrite(path, &damaged);
+                    let trusted = recovery(header.next_offset().0, false);
+                    let error = place.try_open(trusted).unwrap_err();
+                    assert!(
+                        matches!(error, LogError::Corrupt { offset, .. } if offset == header.base_offset),
+                        "bit {bit}: {error:?}"
+                    );
+                    place.overwrite(path, whole);
+                }
+                at += header.length as usize;
+            }
+        }
+        assert_eq!(place.files(), files, "nothing was changed");
+    });
+}
+
+#[test]
+fn after_an_orderly_stop_nothing_is_a_torn_tail() {
+    on_every_fs(|place| {
+        drop(filled(place, &batches(0, 3, 1)));
+        let (path, whole) = place.files().remove(0);
+        place.overwrite(&path, &whole[..whole.len() - 1]);
+        let error = place.try_open(recovery(3, true)).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { offset: Offset(6), .. }), "{error:?}");
+    });
+}
+
 #[test]
 fn decreasing_epoch_and_gap_end_the_log() {
     on_every_fs(|place| {

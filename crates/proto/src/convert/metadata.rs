@@ -185,7 +185,7 @@ fn partition_to_wire(partition: &Partition) -> v1::Partition {
         set: register.set.iter().copied().map(replica_to_wire).collect(),
         prev: register.prev.iter().flatten().copied().map(replica_to_wire).collect(),
         target: register.target.iter().flatten().copied().map(replica_to_wire).collect(),
-        unclean: register.unclean,
+        unclean_term: register.unclean_term.map_or(0, |term| term.0),
         version: partition.version,
     }
 }
@@ -202,7 +202,7 @@ fn partition_from_wire(wire: v1::Partition) -> Result<Partition, ConvertError> {
         set: wire.set.into_iter().map(replica_from_wire).collect(),
         prev: (!prev.is_empty()).then_some(prev),
         target: (!target.is_empty()).then_some(target),
-        unclean: wire.unclean,
+        unclean_term: (wire.unclean_term > 0).then_some(Term(wire.unclean_term)),
     };
     let id = PartitionId { topic: topic_id("Partition", &wire.topic_id)?, index: wire.index };
     Ok(Partition { id, register, version: wire.version })

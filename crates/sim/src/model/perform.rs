@@ -59,7 +59,7 @@ fn assignment(bounds: &Bounds, term: u8) -> Assignment {
         set: replicas(set),
         prev,
         learners: Vec::new(),
-        unclean: false,
+        unclean_term: None,
     }
 }
 

@@ -55,6 +55,11 @@ impl View {
         self.log.last().map_or(Offset::ZERO, |last| last.next)
     }
 
+    /// Epoch of the last batch.
+    pub(super) fn last_epoch(&self) -> LeaderEpoch {
+        self.log.last().and_then(|last| last.batch.header().epoch).unwrap_or(LeaderEpoch::ZERO)
+    }
+
     /// Number of batches below `offset`.
     pub(super) fn count(&self, offset: Offset) -> usize {
         self.log.partition_point(|written| written.next <= offset)

@@ -145,9 +145,9 @@ fn an_unclean_term_is_the_only_one() {
     let mut controllers = Controllers::new();
     let appointment = controllers.appointment(2);
     controllers.apply(Command::RecoverUnclean { appointment }).unwrap();
-    assert!(controllers.register().unclean);
+    assert!(controllers.register().is_unclean());
     controllers.apply(Command::Appoint(vec![controllers.appointment(3)])).unwrap();
-    assert!(!controllers.register().unclean);
+    assert!(!controllers.register().is_unclean());
 }
 
 /// R42: broker 2 was started again before the verdict on its earlier run got through.

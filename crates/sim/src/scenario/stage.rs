@@ -93,7 +93,7 @@ pub(crate) fn register(term: u32, leader: usize, set: &[usize]) -> Assignment {
         set: replicas(set),
         prev: None,
         learners: Vec::new(),
-        unclean: false,
+        unclean_term: None,
     }
 }
 
@@ -229,7 +229,9 @@ impl Stage {
                 disk.append(&batches).unwrap();
             }
             Action::Truncate { end } => {
-                expect_held(self.oracle.truncating(node, end, false));
+                let assignment = replica.as_ref().and_then(Replica::assignment);
+                let unclean_term = assignment.and_then(|assignment| assignment.unclean_term);
+                expect_held(self.oracle.truncating(node, end, unclean_term));
                 disk.truncate(end).unwrap();
             }
             Action::Flush { generation } => {

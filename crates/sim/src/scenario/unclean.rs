@@ -18,6 +18,7 @@ super::schedules! {
     a_majority_that_is_left_is_asked_as_it_is,
     a_change_whose_new_set_is_lost_goes_back,
     an_unclean_recovery_is_not_called_off,
+    who_sleeps_through_an_unclean_term_gives_up_what_it_gave_up,
 }
 
 const TOPIC: TopicId = TopicId(7);
@@ -33,7 +34,11 @@ struct Cluster {
 impl Cluster {
     /// Led by A, with nothing on its way.
     fn new() -> Cluster {
-        let stage = Stage::new(Durability::Disk);
+        Cluster::with(Durability::Disk)
+    }
+
+    fn with(durability: Durability) -> Cluster {
+        let stage = Stage::new(durability);
         let mut cluster = Cluster { metadata: Metadata::default(), index: 0, stage };
         [A, B, C].into_iter().for_each(|node| cluster.register(node, first_dir(node)));
         let (name, spec) = ("t".to_owned(), TopicSpec::default());
@@ -142,7 +147,7 @@ fn new_disks_alone_recover_nothing() {
     cluster.lose_disks(&[B, C]);
     cluster.order(A).unwrap();
     cluster.appoint(B);
-    assert!(!cluster.at().unclean);
+    assert!(!cluster.at().is_unclean());
     cluster.tell(&[B, C]);
     cluster.stage.exchange(&[B, C]);
     assert!(!cluster.stage.leads(B), "A has x");
@@ -215,4 +220,33 @@ fn an_unclean_recovery_is_not_called_off() {
     let expected_term = cluster.at().term;
     let called_off = cluster.apply(Command::CancelReassign { partition: PARTITION, expected_term });
     assert_eq!(called_off, Err(MetadataError::NoChangeUnderWay { id: PARTITION }));
+}
+
+/// x is committed on all three in memory; A and B lose power, and go on by an operator's order, while C is away. When C comes
+/// back, in a later term that is not unclean, its log parts from the leader's below its own high watermark.
+#[cfg_attr(test, test)]
+fn who_sleeps_through_an_unclean_term_gives_up_what_it_gave_up() {
+    let mut cluster = Cluster::with(Durability::Memory);
+    let x = cluster.stage.produce(A, 0);
+    cluster.stage.exchange(&[A, B, C]);
+    assert!(cluster.stage.is_acknowledged(x) && cluster.stage.watermark(C) == Offset(2));
+    cluster.stage.lose_power(A);
+    cluster.stage.lose_power(B);
+    cluster.stage.lose_post();
+    cluster.order(A).unwrap();
+    cluster.tell(&[A, B]);
+    cluster.stage.exchange(&[A, B]);
+    assert!(cluster.stage.leads(A) && cluster.stage.replica(B).is_voter());
+    cluster.appoint(B);
+    assert!(!cluster.at().is_unclean());
+    cluster.tell(&[A, B]);
+    cluster.stage.exchange(&[A, B]);
+    assert!(cluster.stage.leads(B) && cluster.stage.watermark(B) == Offset(2), "two markers");
+    cluster.tell(&[C]);
+    cluster.stage.wait(B, 250);
+    cluster.stage.exchange(&[A, B, C]);
+    assert_eq!((cluster.stage.end(C), cluster.stage.watermark(C)), (Offset(2), Offset(2)));
+    let y = cluster.stage.produce(B, 0);
+    cluster.stage.exchange(&[B, C]);
+    assert!(cluster.stage.is_acknowledged(y), "C follows");
 }

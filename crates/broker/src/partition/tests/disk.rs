@@ -134,3 +134,21 @@ async fn a_leader_that_cannot_read_for_a_follower_leaves() {
     node.asks_for_a_successor().await;
     node.assert_left(fs, &handle, true).await;
 }
+
+/// What is noted of a replica says that it voted, and its folder is not there: put aside in a run that was killed before it
+/// could say so, or removed by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_folder_is_gone_may_have_forgotten_anything() {
+    let fs = MemFs::new();
+    let node = Node::start(Arc::new(fs.clone()));
+    node.lead(1).await;
+    node.kill().await;
+    fs.remove_dir_all(&std::path::Path::new("/data/partitions").join(PARTITION.to_string())).unwrap();
+    let node = Node::start(Arc::new(fs.clone()));
+    assert!(!node.stored_nonvoter);
+    let handle = node.assign(node.alone(2)).await;
+    answer(node.produce("who has nobody to ask leads nothing").await).await.unwrap_err();
+    assert!(!handle.status.borrow().active);
+    node.kill().await;
+    assert!(Node::start(Arc::new(fs)).stored_nonvoter);
+}

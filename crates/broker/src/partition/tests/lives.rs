@@ -1,11 +1,25 @@
 //! Replicas that are deleted, and made again, within one run of the process (R46).
 
+use holdfast_core::metadata::LeaderReport;
+
 use super::*;
 
 impl Node {
     /// The register of that term names others only.
     async fn delete(&self, term: u32) {
         self.shard.send(Command::DeleteReplica(PARTITION, Term(term))).await.unwrap();
+    }
+
+    /// Waits until the controllers are to hear that it leads that term.
+    async fn is_told_active(&self, term: u32) {
+        let mut news = self.reports.news();
+        let leads = |report: &LeaderReport| report.term == Term(term) && report.state == LeaderState::Active;
+        let told = async {
+            while !self.reports.since(0).0.iter().any(|(report, _)| leads(report)) {
+                news.changed().await.unwrap();
+            }
+        };
+        timeout(LONG, told).await.expect("it leads");
     }
 
     /// Waits until the replica is there, or is not.
@@ -37,6 +51,8 @@ async fn a_flush_of_a_deleted_replica_says_nothing_of_the_next_one() {
     let (durability, assignment) = (Durability::Disk, node.alone(2));
     node.shard.send(Command::Assign { partition: PARTITION, durability, assignment }).await.unwrap();
     node.until(true).await;
+    // Its promise is on disk: the failure is for the flush that hangs.
+    node.is_told_active(2).await;
     fs.inject(Fault { kind: Some(OperationKind::SyncData), after: 0, lasting: false });
     gated.open();
     let mut status = node.partitions.get(PARTITION).unwrap().status.clone();

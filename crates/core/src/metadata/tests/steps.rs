@@ -24,7 +24,7 @@ fn registers(term: u32) -> Vec<Register> {
             set: set.clone(),
             prev,
             target: None,
-            unclean: false,
+            unclean_term: None,
         })
     };
     sets().into_iter().flat_map(of_set).collect()

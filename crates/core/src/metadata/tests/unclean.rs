@@ -54,7 +54,7 @@ fn new_disks_take_the_place_of_lost_ones_and_what_is_left_is_asked_until_that_is
     let before = cluster.register(id);
     cluster.apply(order(&cluster, id, 1)).unwrap();
     let ordered = cluster.register(id);
-    assert_eq!((ordered.term, ordered.leader, ordered.unclean), (before.term.next(), left, true));
+    assert_eq!((ordered.term, ordered.leader, ordered.is_unclean()), (before.term.next(), left, true));
     assert_eq!(ordered.set, [left, cluster.replica(2), cluster.replica(3)], "home stays where it was");
     assert_eq!((ordered.prev, ordered.target), (Some(vec![left]), None));
 
@@ -62,7 +62,7 @@ fn new_disks_take_the_place_of_lost_ones_and_what_is_left_is_asked_until_that_is
     let next = Appointment { partition: id, expected_term: ordered.term, leader: BrokerId(2) };
     cluster.apply(Command::Appoint(vec![next])).unwrap();
     let next = cluster.register(id);
-    assert_eq!((next.leader, next.unclean, next.prev), (cluster.replica(2), false, Some(vec![left])));
+    assert_eq!((next.leader, next.is_unclean(), next.prev), (cluster.replica(2), false, Some(vec![left])));
     assert_eq!(cluster.complete(id).prev, None);
 }
 
@@ -94,7 +94,7 @@ fn a_set_of_which_a_majority_is_left_stays_as_it_is() {
     let before = cluster.register(id);
     cluster.apply(order(&cluster, id, 1)).unwrap();
     let ordered = cluster.register(id);
-    assert!(ordered.unclean && ordered.term > before.term);
+    assert!(ordered.is_unclean() && ordered.term > before.term);
     assert_eq!((ordered.set, ordered.prev), (before.set, None));
 }
 

@@ -21,7 +21,7 @@ fn filled() -> impl Iterator<Item = Vec<ReplicaId>> {
 }
 
 fn assignment(set: Vec<ReplicaId>, prev: Option<Vec<ReplicaId>>) -> Assignment {
-    Assignment { term: Term(2), leader: set[0], set, prev, learners: vec![], unclean: false }
+    Assignment { term: Term(2), leader: set[0], set, prev, learners: vec![], unclean_term: None }
 }
 
 /// Those of all five who may answer so that a recovery goes on.
