@@ -195,6 +195,8 @@ mod planting {
         "R37":
             /// A term after an unclean one is unclean too.
             UncleanSticks,
+            /// Non-voters count in later runs of an unclean term, too.
+            UncleanInLaterRuns,
             /// A later term does not know that there was an unclean one.
             ForgetUncleanTerm,
             /// An unclean recovery waits for replicas that are lost.

@@ -131,7 +131,12 @@ mod tests {
     use crate::MemFs;
 
     fn stored() -> StoredReplica {
-        let state = DurableState { promise: LeaderEpoch::first(Term(1)), assignment: None, nonvoter: false };
+        let state = DurableState {
+            promise: LeaderEpoch::first(Term(1)),
+            assignment: None,
+            nonvoter: false,
+            recovered: None,
+        };
         let checkpoint = Checkpoint { high_watermark: Offset(8), durable_end: Offset(5) };
         StoredReplica { checkpoint, ..StoredReplica::new(state) }
     }

@@ -300,6 +300,9 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let before = std::mem::replace(&mut self.views[node].active, active);
         let Some(epoch) = active.filter(|_| before != active) else { return Ok(()) };
+        // Only the first recovery of an unclean term may lose anything.
+        let led_before = self.leaders.range(LeaderEpoch::first(epoch.term)..epoch).next().is_some();
+        let unclean = unclean && !led_before;
         let first = *self.leaders.entry(epoch).or_insert((node, incarnation));
         ensure(first == (node, incarnation) && before.is_none_or(|before| before < epoch), "REP-4", || {
             format!("{} is active in {epoch}, which node {} led", self.name(node), first.0)

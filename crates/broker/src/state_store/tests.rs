@@ -12,7 +12,12 @@ use crate::partition::shard_queue;
 const PARTITION: PartitionId = PartitionId { topic: TopicId(1), index: 0 };
 
 fn promise(term: u32) -> DurableState {
-    DurableState { promise: LeaderEpoch::first(Term(term)), assignment: None, nonvoter: false }
+    DurableState {
+        promise: LeaderEpoch::first(Term(term)),
+        assignment: None,
+        nonvoter: false,
+        recovered: None,
+    }
 }
 
 /// One run of the process.

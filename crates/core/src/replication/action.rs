@@ -17,6 +17,9 @@ pub struct DurableState {
     pub assignment: Option<Assignment>,
     /// Whether batches that were acknowledged may be forgotten (R35).
     pub nonvoter: bool,
+    /// The last unclean term in which this replica was an active leader: its recovery is over, and if there is to be another
+    /// one in that term, only voters count (R37).
+    pub recovered: Option<Term>,
 }
 
 /// What a replica asks of its driver.

@@ -57,7 +57,7 @@ use recovery::Recovery;
 use crate::metadata::{Durability, LeaderState};
 use crate::mutant;
 use crate::record_batch::RecordBatch;
-use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
+use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Term, Timestamp};
 
 /// What a replica is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,6 +78,8 @@ pub struct Replica {
     promise: LeaderEpoch,
     assignment: Option<Assignment>,
     nonvoter: bool,
+    /// The last unclean term that it led (R37).
+    recovered: Option<Term>,
     epochs: EpochIndex,
     producers: ProducerTable,
     durable_end: Offset,
@@ -105,6 +107,7 @@ impl Replica {
             promise: loaded.state.promise,
             assignment: loaded.state.assignment,
             nonvoter: loaded.state.nonvoter,
+            recovered: loaded.state.recovered,
             epochs: loaded.epochs,
             producers: if mutant!(ForgetSequences) { ProducerTable::default() } else { loaded.producers },
             durable_end: Offset::ZERO,
@@ -202,7 +205,12 @@ impl Replica {
 
     /// What is, or will be, durable besides the log.
     pub fn durable_state(&self) -> DurableState {
-        DurableState { promise: self.promise, assignment: self.assignment.clone(), nonvoter: self.nonvoter }
+        DurableState {
+            promise: self.promise,
+            assignment: self.assignment.clone(),
+            nonvoter: self.nonvoter,
+            recovered: self.recovered,
+        }
     }
 
     /// End of what is known to be flushed here.

@@ -131,7 +131,10 @@ impl Replica {
         if recovery.copying.is_some() || !recovery.replies.contains_key(&self.me) {
             return;
         }
-        let counts = |reply: &FenceReply| reply.voter || assignment.is_unclean() || mutant!(CountNonVoters);
+        // An unclean recovery is over once there was a leader: what that one acknowledged is lost to no later run of it.
+        let over = self.recovered == Some(assignment.term) && !mutant!(UncleanInLaterRuns);
+        let all_count = assignment.is_unclean() && !over;
+        let counts = |reply: &FenceReply| reply.voter || all_count || mutant!(CountNonVoters);
         let counted: BTreeMap<ReplicaId, Position> = recovery
             .replies
             .iter()
@@ -236,6 +239,10 @@ impl Replica {
 
     /// R16: the epoch opens with its marker, and whoever holds all that can be committed may vote again.
     fn become_active(&mut self, now: Timestamp) {
+        if self.in_unclean_term() && self.recovered != Some(self.promise.term) {
+            self.recovered = Some(self.promise.term);
+            self.outbox.persist_first(self.durable_state());
+        }
         let start = self.epochs.end();
         let marker = RecordBatch::marker(start, self.promise, self.me.broker);
         let audience = self.assignment.as_ref().map(super::Assignment::audience).unwrap_or_default();

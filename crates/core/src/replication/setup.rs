@@ -83,7 +83,7 @@ impl Loaded {
         Loaded {
             me,
             incarnation,
-            state: DurableState { promise, assignment: None, nonvoter: false },
+            state: DurableState { promise, assignment: None, nonvoter: false, recovered: None },
             epochs: EpochIndex::default(),
             producers: ProducerTable::default(),
             high_watermark: Offset::ZERO,

@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn stored(promised: u32, nonvoter: bool) -> StoredReplica {
-        let state = DurableState { promise: epoch(promised), assignment: None, nonvoter };
+        let state = DurableState { promise: epoch(promised), assignment: None, nonvoter, recovered: None };
         StoredReplica { checkpoint: checkpoint(8, 5), ..StoredReplica::new(state) }
     }
 

@@ -9,7 +9,7 @@ use crate::{BrokerId, DirId, ProducerId, Term};
 const REQUEST: RequestId = RequestId(1);
 
 fn state(nonvoter: bool) -> DurableState {
-    DurableState { promise: LeaderEpoch::first(Term(1)), assignment: None, nonvoter }
+    DurableState { promise: LeaderEpoch::first(Term(1)), assignment: None, nonvoter, recovered: None }
 }
 
 fn drained(outbox: &mut Outbox) -> Vec<Action> {
@@ -150,7 +150,12 @@ fn a_term_whose_runs_are_used_up_is_not_led_again() {
     };
     let promise = LeaderEpoch { term: Term(3), run: 255 };
     let loaded = Loaded {
-        state: DurableState { promise, assignment: Some(assignment.clone()), nonvoter: false },
+        state: DurableState {
+            promise,
+            assignment: Some(assignment.clone()),
+            nonvoter: false,
+            recovered: None,
+        },
         ..Loaded::empty(me, Incarnation(1), &assignment)
     };
     let mut replica = Replica::new(Timestamp(1), ReplicaConfig::default(), loaded);

@@ -143,6 +143,7 @@ impl Header {
                 promise: words.after("promise").map_or(LeaderEpoch::ZERO, epoch),
                 assignment,
                 nonvoter: words.has("nonvoter"),
+                recovered: None,
             },
             log: batches(words.list("log", &ends), Offset::ZERO),
             watermark: Offset(words.after("hw").map_or(0, number)),

@@ -90,7 +90,7 @@ fn dense() -> LogConfig {
 fn stored(end: u64) -> StoredReplica {
     let promise = LeaderEpoch { term: Term::MAX, run: u8::MAX };
     let checkpoint = Checkpoint { high_watermark: Offset(end), durable_end: Offset(end) };
-    let state = DurableState { promise, assignment: None, nonvoter: false };
+    let state = DurableState { promise, assignment: None, nonvoter: false, recovered: None };
     StoredReplica { checkpoint, ..StoredReplica::new(state) }
 }
 

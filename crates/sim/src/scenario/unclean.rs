@@ -19,6 +19,7 @@ super::schedules! {
     a_change_whose_new_set_is_lost_goes_back,
     an_unclean_recovery_is_not_called_off,
     who_sleeps_through_an_unclean_term_gives_up_what_it_gave_up,
+    an_unclean_term_is_recovered_uncleanly_once,
 }
 
 const TOPIC: TopicId = TopicId(7);
@@ -249,4 +250,31 @@ fn who_sleeps_through_an_unclean_term_gives_up_what_it_gave_up() {
     let y = cluster.stage.produce(B, 0);
     cluster.stage.exchange(&[B, C]);
     assert!(cluster.stage.is_acknowledged(y), "C follows");
+}
+
+/// A and B lost power, and went on by an operator's order, while C is away; y is committed on both, in memory. Then A loses
+/// power once more, and leads the same term again: C, which voted all the time, makes no majority with it.
+#[cfg_attr(test, test)]
+fn an_unclean_term_is_recovered_uncleanly_once() {
+    let mut cluster = Cluster::with(Durability::Memory);
+    cluster.stage.produce(A, 0);
+    cluster.stage.exchange(&[A, B, C]);
+    cluster.stage.lose_power(A);
+    cluster.stage.lose_power(B);
+    cluster.stage.lose_post();
+    cluster.order(A).unwrap();
+    cluster.tell(&[A, B]);
+    cluster.stage.exchange(&[A, B]);
+    let y = cluster.stage.produce(A, 0);
+    cluster.stage.exchange(&[A, B]);
+    assert!(cluster.stage.is_acknowledged(y) && cluster.stage.replica(B).is_voter());
+    cluster.stage.lose_power(A);
+    cluster.stage.lose_post();
+    cluster.tell(&[A, C]);
+    cluster.stage.wait(A, 150);
+    cluster.stage.exchange(&[A, C]);
+    assert!(!cluster.stage.leads(A), "B has y");
+    cluster.stage.wait(A, 150);
+    cluster.stage.exchange(&[A, B, C]);
+    assert!(cluster.stage.leads(A) && cluster.stage.watermark(A) == Offset(3), "marker, y, marker");
 }
