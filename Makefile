@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help verify lint fix test fuzz sim model mutants chaos chaos-failover bench soak image up down
+.PHONY: help verify lint fix test fuzz sim model mutants chaos chaos-failover chaos-storage bench bench-log soak image up down
 
 # make sim SEEDS=20000 FROM=1, or one seed: make sim SEED=8841
 SEEDS ?= 2000
@@ -19,8 +19,12 @@ SOAK_SEEDS ?= 20000
 # make chaos-failover ROUNDS=3 REPORT=docs/reliability.md
 ROUNDS ?= 20
 REPORT ?=
+# make chaos-storage STORAGE_ROUNDS=1 REPORT=docs/reliability.md
+STORAGE_ROUNDS ?= 3
 # make bench BENCH_SECONDS=60
 BENCH_SECONDS ?= 20
+# make bench-log BENCH_DIR=/mnt/disk: a folder on the file system that is meant
+BENCH_DIR ?= run/bench
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -73,8 +77,23 @@ chaos-failover: ## what every kind of outage costs, ROUNDS of each, in network n
 	$(TARGET_DIR)/release/holdfast-chaos --table --rounds $(ROUNDS) --binary $(TARGET_DIR)/release/holdfast \
 		$(if $(REPORT),--report $(REPORT))
 
+chaos-storage: ## power cuts, turned bits, full disks and failing flushes on real file systems (root), STORAGE_ROUNDS of each; about 10 minutes
+	cargo build --release --locked -p holdfast-cli -p holdfast-chaos
+	$(TARGET_DIR)/release/holdfast-chaos --storage --rounds $(STORAGE_ROUNDS) --binary $(TARGET_DIR)/release/holdfast \
+		$(if $(REPORT),--report $(REPORT))
+
 bench: ## throughput and latency on a fresh local cluster: BENCH_SECONDS
 	tests/process/bench $(BENCH_SECONDS)
+
+bench-log: ## the log engine beside pwrite, dd and fio, group commit, and latency against load: about 15 minutes; BENCH_DIR
+	cargo build --release --locked -p holdfast-cli
+	cargo build --release --locked -p holdfast-log --example engine
+	mkdir -p $(BENCH_DIR)
+	$(TARGET_DIR)/release/examples/engine append $(BENCH_DIR)
+	$(TARGET_DIR)/release/examples/engine read $(BENCH_DIR)
+	$(TARGET_DIR)/release/examples/engine flush $(BENCH_DIR)
+	$(TARGET_DIR)/release/examples/engine open $(BENCH_DIR)
+	HOLDFAST_BIN="$(abspath $(TARGET_DIR))/release/holdfast" tests/process/latency
 
 soak: ## many seeds, then kills of all zones in turn under load: SOAK_SEEDS, SOAK_SECONDS
 	cargo run --release --locked -p holdfast-sim -- --seeds $(SOAK_SEEDS) --from $(FROM)

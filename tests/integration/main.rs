@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_disk;
 mod bad_input;
 mod black_hole;
 mod broken_connections;
@@ -10,6 +11,8 @@ mod failover;
 mod ledger;
 mod quorum_loss;
 mod records;
+mod repair;
+mod retention;
 mod shutdown;
 mod tls;
 mod upkeep;

@@ -1,6 +1,7 @@
 //! What the integration tests share: a cluster of three zones on ports that the system chooses, and waiting with a
 //! deadline that says what was missing.
 
+mod bad_disk;
 mod proxy;
 mod spare;
 
@@ -15,6 +16,7 @@ use holdfast_core::metadata::{Durability, TopicSpec};
 use holdfast_proto::transport::Tls;
 use tempfile::TempDir;
 
+pub use bad_disk::BadDisk;
 pub use proxy::StallProxy;
 pub use spare::SpareBroker;
 

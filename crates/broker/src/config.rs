@@ -9,6 +9,8 @@ use holdfast_log::{ByteSize, LogConfig};
 use holdfast_proto::config::duration;
 use serde::{Deserialize, Serialize};
 
+use crate::disk_space::DiskReserve;
+
 /// Bound of a name or address, in bytes.
 const MAX_NAME: usize = 256;
 
@@ -52,12 +54,25 @@ pub struct BrokerConfig {
     /// are refused with OVERLOADED where that takes too long. Default: 256MiB. Minimum: 32MiB.
     #[serde(default = "defaults::max_inflight_fetch")]
     pub max_inflight_fetch: ByteSize,
+    /// The newest batches of all partitions led here, kept in memory for those who read at the end of a log. 0: none.
+    /// Default: 64MiB.
+    #[serde(default = "defaults::newest_batches")]
+    pub newest_batches: ByteSize,
+    /// Room on the disk that no record of a client takes: below it they are refused with DISK_FULL until there is room. It is
+    /// for promises, for what is known of logs, and down to a quarter for what other brokers replicate here. A size, or
+    /// `auto`: a twentieth of the file system, 1GiB at most. Default: auto.
+    #[serde(default)]
+    pub disk_reserve: DiskReserve,
     /// Threads that run the partitions' rules and write their logs. 0: half of the cores, at least one. Default: 0.
     #[serde(default)]
     pub shards: usize,
     /// Threads that flush. Default: 4.
     #[serde(default = "defaults::flush_threads")]
     pub flush_threads: usize,
+    /// Bytes a second at which all logs are read again and again, so that damage is found while other brokers still hold what
+    /// is damaged. 0: never. Default: 20MiB.
+    #[serde(default = "defaults::scrub_rate")]
+    pub scrub_rate: ByteSize,
     /// How partitions are kept on disk.
     #[serde(default)]
     pub log: LogConfig,
@@ -143,6 +158,14 @@ mod defaults {
     pub(super) fn flush_threads() -> usize {
         4
     }
+
+    pub(super) fn newest_batches() -> ByteSize {
+        ByteSize(64 << 20)
+    }
+
+    pub(super) fn scrub_rate() -> ByteSize {
+        ByteSize(20 << 20)
+    }
 }
 
 impl BrokerConfig {
@@ -169,8 +192,11 @@ impl BrokerConfig {
             max_batch_size: defaults::max_batch_size(),
             max_inflight_produce: defaults::max_inflight_produce(),
             max_inflight_fetch: defaults::max_inflight_fetch(),
+            newest_batches: defaults::newest_batches(),
+            disk_reserve: DiskReserve::Auto,
             shards: 0,
             flush_threads: defaults::flush_threads(),
+            scrub_rate: defaults::scrub_rate(),
             log: LogConfig::default(),
             replication: ReplicationConfig::default(),
         }
@@ -216,6 +242,10 @@ impl BrokerConfig {
         check(self.max_inflight_fetch.0 >= 32 << 20, "max-inflight-fetch is below 32MiB");
         check((1..=64).contains(&self.flush_threads), "flush-threads is not within 1 to 64");
         check(self.shards <= 256, "shards is above 256");
+        check(
+            self.scrub_rate.0 == 0 || self.scrub_rate.0 >= 64 << 10,
+            "scrub-rate is below 64KiB, and not 0",
+        );
         let replication = &self.replication;
         check(
             (1 << 20..=1 << 30).contains(&replication.inflight_limit.0),

@@ -4,6 +4,7 @@
 //! <data-dir>/broker.json        cluster, broker id, dir id, format; written once
 //!            lock               held while a process uses the folder
 //!            run.json           boot id of the last run, and whether it ended in order
+//!            ballast            room for run.json, where the disk is full
 //!            replica-state      journal of promises (state_store)
 //!            metadata-map       the last complete map (metadata)
 //!            producer-ids.json  ids for new producers, in stock (producer_ids)
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::replication::tail_is_lost;
 use holdfast_core::{BrokerId, DirId, PartitionId};
-use holdfast_log::{CachedFs, Fs, OpenMode, RealFs, atomic_write, create_dir_synced};
+use holdfast_log::{CachedFs, Fs, OpenMode, atomic_write, create_dir_synced, is_full};
 use serde::{Deserialize, Serialize};
 
 const IDENTITY: &str = "broker.json";
@@ -27,6 +28,9 @@ const LOCK: &str = "lock";
 pub(crate) const PARTITIONS: &str = "partitions";
 /// Between a partition's name and a number, in the name of a folder that was put aside.
 pub(crate) const QUARANTINE: &str = ".quarantine-";
+/// A file that goes when there is no room to note that a run begins.
+const BALLAST: &str = "ballast";
+const BALLAST_LEN: usize = 64 << 10;
 const FORMAT: u32 = 1;
 /// A process that was just killed may hold the lock for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -153,10 +157,16 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// Locks the folder, makes it if it is not there, and checks whose it is.
-    pub(crate) fn open(path: &Path, cluster: &str, id: BrokerId) -> Result<DataDir, DataDirError> {
+    /// `files` are kept open between uses.
+    pub(crate) fn open(
+        files: Arc<dyn Fs>,
+        path: &Path,
+        cluster: &str,
+        id: BrokerId,
+    ) -> Result<DataDir, DataDirError> {
         fs::create_dir_all(path).map_err(io_error("creating", path))?;
         let lock = lock(path)?;
-        let fs = Arc::new(CachedFs::of_process(Arc::new(RealFs)));
+        let fs = Arc::new(CachedFs::of_process(files));
         DataDir::load(fs, path, cluster, id, boot_id(), Some(lock))
     }
 
@@ -221,7 +231,32 @@ impl DataDir {
     /// From here on a crash is a crash: the clean mark goes, durably, before anything is written. Called once it is
     /// durable which replicas may have lost their tail (R34), because afterwards that cannot be told any more.
     pub(crate) fn begin_run(&self) -> Result<(), DataDirError> {
-        self.write_run(&LastRun { boot_id: self.boot_id.clone(), clean: false })
+        let run = LastRun { boot_id: self.boot_id.clone(), clean: false };
+        match self.write_run(&run) {
+            Err(DataDirError::Io { source, .. }) if is_full(&source) => {
+                // What is stored can be read, and deleted, only by a broker that runs.
+                let ballast = self.file(BALLAST);
+                self.fs.remove_file(&ballast).map_err(io_error("making room by removing", &ballast))?;
+                self.write_run(&run)?;
+            }
+            written => written?,
+        }
+        self.keep_ballast();
+        Ok(())
+    }
+
+    /// Keeps a little room for the next start. Nothing depends on it.
+    fn keep_ballast(&self) {
+        let path = self.file(BALLAST);
+        if self.fs.exists(&path).unwrap_or(true) {
+            return;
+        }
+        let file = self.fs.open(&path, OpenMode::Truncate);
+        if let Err(error) = file.and_then(|file| file.write_all_at(&[&[0; BALLAST_LEN]], 0)) {
+            tracing::debug!(%error, "no room is kept for the next start");
+            // It would only be in the way.
+            let _ = self.fs.remove_file(&path);
+        }
     }
 
     pub(crate) fn dir_id(&self) -> DirId {
@@ -435,11 +470,15 @@ fn boot_id() -> String {
 mod tests {
     use super::*;
 
+    fn open(path: &Path, cluster: &str, id: BrokerId) -> Result<DataDir, DataDirError> {
+        DataDir::open(Arc::new(holdfast_log::RealFs), path, cluster, id)
+    }
+
     #[test]
     fn a_folder_with_something_else_in_it_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("controller.json"), "{}").unwrap();
-        let error = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap_err();
+        let error = open(folder.path(), "one", BrokerId(1)).unwrap_err();
         assert!(matches!(error, DataDirError::NotABrokers { .. }), "{error}");
         assert!(!folder.path().join("broker.json").exists());
     }
@@ -453,6 +492,23 @@ mod tests {
         fs.remove_file(Path::new("/data/run.json")).unwrap();
         let used = DataDir::in_memory(fs, "boot").unwrap();
         assert!(!used.was_clean() && used.tail_lost());
+    }
+
+    #[test]
+    fn a_run_begins_on_a_full_disk_too() {
+        let fs = Arc::new(holdfast_log::MemFs::new());
+        DataDir::in_memory(fs.clone(), "boot").unwrap().begin_run().unwrap();
+        for boot in ["boot 2", "boot 3"] {
+            fs.set_capacity(Some(fs.used()));
+            let begun = DataDir::in_memory(fs.clone(), boot).unwrap().begin_run();
+            // The room is used up when the disk is still full at the next start.
+            assert_eq!(begun.is_ok(), boot == "boot 2");
+            let known = DataDir::in_memory(fs.clone(), boot).unwrap();
+            assert!(!known.was_clean() && known.tail_lost() == (boot == "boot 3"));
+        }
+        fs.set_capacity(None);
+        DataDir::in_memory(fs.clone(), "boot 3").unwrap().begin_run().unwrap();
+        assert!(fs.exists(Path::new("/data/ballast")).unwrap());
     }
 
     /// With another data directory id, or another format, everything in the folder would be somebody else's.
@@ -475,19 +531,19 @@ mod tests {
     #[test]
     fn a_folder_keeps_its_identity_and_refuses_others() {
         let folder = tempfile::tempdir().unwrap();
-        let first = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        let first = open(folder.path(), "one", BrokerId(1)).unwrap();
         let dir = first.dir_id();
         first.mark_clean().unwrap();
         drop(first);
-        let again = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        let again = open(folder.path(), "one", BrokerId(1)).unwrap();
         assert_eq!((again.dir_id(), again.was_clean()), (dir, true));
         again.begin_run().unwrap();
         drop(again);
-        let killed = DataDir::open(folder.path(), "one", BrokerId(1)).unwrap();
+        let killed = open(folder.path(), "one", BrokerId(1)).unwrap();
         assert!(!killed.was_clean() && !killed.tail_lost(), "the same boot loses nothing that was written");
         drop(killed);
         for (cluster, id) in [("two", 1), ("one", 2)] {
-            let error = DataDir::open(folder.path(), cluster, BrokerId(id)).unwrap_err();
+            let error = open(folder.path(), cluster, BrokerId(id)).unwrap_err();
             assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
         }
     }

@@ -1,7 +1,8 @@
 //! Group commit: appends that arrive while a flush runs join the next one; there is no timer.
 //!
 //! A few dirty partitions are flushed side by side, each by its own fdatasync. From `SYNC_ALL_ABOVE` on one syncfs(2)
-//! does for all: it was measured to be cheaper than as many fdatasyncs from about a hundred files on.
+//! does for all: it waits for what others have written, too, and is cheaper all the same from about a hundred files on
+//! (docs/adr/0019-group-commit.md).
 //!
 //! A file system tells of a write that failed once, to whoever asks it first, and not whose write it was. So one thread at a
 //! time asks it, and after a failure none ever again: each file tells of its own.

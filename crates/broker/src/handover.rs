@@ -105,7 +105,7 @@ impl Handover {
             let answers = join_all(asked.map(|broker| cluster.remote(broker, ""))).await;
             let active: BTreeSet<PartitionId> = answers
                 .into_iter()
-                .flatten()
+                .flat_map(|answer| answer.partitions)
                 .filter(|state| state.active)
                 .filter_map(|state| {
                     let topic = TopicId::from_bytes(&state.topic_id)?;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::controllers::{Controller, ControllerView};
+use crate::disk_space::Room;
 use crate::fatal::Fatal;
 use crate::reports::Reports;
 
@@ -38,6 +39,8 @@ pub(crate) struct HeartbeatContext {
     pub(crate) reports: Reports,
     /// Whether this broker is about to stop; said at once when it changes.
     pub(crate) draining: watch::Receiver<bool>,
+    /// How much room there is on the disk; said at once where it gets short, or is not any more.
+    pub(crate) room: watch::Receiver<Room>,
     /// Set where a controller refuses this broker for good: the process has to end.
     pub(crate) fatal: Fatal,
 }
@@ -97,7 +100,7 @@ fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest>
     futures::stream::unfold(
         (context, ticks, news, 0, 1),
         |(mut context, mut ticks, mut news, seen, number): (HeartbeatContext, _, _, _, u64)| async move {
-            next_beat(&mut ticks, &mut context.draining, &mut news).await;
+            next_beat(&mut ticks, &mut context, &mut news).await;
             let seen = if number % REPEAT_AFTER == 0 { 0 } else { seen };
             let (mut reports, seen) = context.reports.since(seen);
             if number % REMIND_AFTER == 0 {
@@ -114,6 +117,7 @@ fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest>
                 peer_endpoint: registration.peer_endpoint.clone(),
                 reports: reports.iter().map(|(report, complete)| report_to_wire(report, *complete)).collect(),
                 draining: *context.draining.borrow(),
+                disk_full: context.room.borrow().is_short(),
             };
             Some((request, (context, ticks, news, seen, number + 1)))
         },
@@ -122,11 +126,9 @@ fn heartbeats(context: HeartbeatContext) -> impl Stream<Item = HeartbeatRequest>
 
 /// Waits for the next tick, or for something that is to be said at once. Reports are: the controllers' ledgers time
 /// failovers by them.
-async fn next_beat(
-    ticks: &mut Interval,
-    draining: &mut watch::Receiver<bool>,
-    news: &mut watch::Receiver<u64>,
-) {
+async fn next_beat(ticks: &mut Interval, context: &mut HeartbeatContext, news: &mut watch::Receiver<u64>) {
+    let HeartbeatContext { draining, room, .. } = context;
+    let was_short = room.borrow().is_short();
     let reported = async {
         if news.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -139,9 +141,15 @@ async fn next_beat(
             std::future::pending::<()>().await;
         }
     };
+    let filled = async {
+        if room.wait_for(|room| room.is_short() != was_short).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         _ = ticks.tick() => {}
         () = changed => {}
+        () = filled => {}
         () = reported => {}
     }
 }

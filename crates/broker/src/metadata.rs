@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::metadata::{ClusterMap, MapError, Partition, Update};
 use holdfast_core::replication::Assignment;
+use holdfast_core::retention::Retention;
 use holdfast_core::{PartitionId, ReplicaId, TopicId};
 use holdfast_log::atomic_write;
 use holdfast_proto::convert::ConvertError;
@@ -24,6 +25,8 @@ use crate::state_store::StateStore;
 const FORMAT: u8 = 2;
 /// Pause before a broken watch stream is opened again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Before a map that could not be saved is saved again.
+const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why an update from a controller was not taken; its stream is opened anew, which begins with a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +141,9 @@ pub(crate) async fn save(
             Ok(Ok(())) => _ = saved_index.send_replace(index),
             Ok(Err(error)) => {
                 tracing::error!(%error, "saving the metadata map failed: a start without controllers would use an older one");
+                // The disk may have room by then. What moved away goes only when this is saved, and makes some.
+                tokio::time::sleep(SAVE_PAUSE).await;
+                maps.mark_changed();
             }
             Err(_) => {} // the runtime ends
         }
@@ -157,8 +163,12 @@ pub(crate) async fn assign(
     let mut told: BTreeMap<PartitionId, u64> = BTreeMap::new();
     let mut moved: BTreeMap<PartitionId, Partition> = BTreeMap::new();
     let mut deleted: BTreeSet<TopicId> = BTreeSet::new();
+    let mut retained: BTreeMap<TopicId, Retention> = BTreeMap::new();
     loop {
         let map = Arc::clone(&maps.borrow_and_update());
+        if tell_retention(&map, &mut retained, &shards).await.is_err() {
+            return;
+        }
         for partition in map.partitions() {
             let Some(topic) = map.topic(partition.id.topic) else { continue };
             if told.insert(partition.id, partition.version) == Some(partition.version) {
@@ -203,6 +213,26 @@ pub(crate) async fn assign(
         }
     }
 }
+
+/// What is kept of topics, where that changed. An error says that the broker is ending.
+async fn tell_retention(
+    map: &ClusterMap,
+    told: &mut BTreeMap<TopicId, Retention>,
+    shards: &ShardSenders,
+) -> Result<(), Gone> {
+    for topic in map.topics() {
+        let retention = if topic.deleted { Retention::default() } else { topic.spec.retention };
+        if told.insert(topic.id, retention).unwrap_or_default() != retention {
+            for shard in shards.all() {
+                shard.send(Command::Retain(topic.id, retention)).await.map_err(|_| Gone)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The shards are.
+struct Gone;
 
 /// Data goes only on an explicit mark in the map, never because something is missing from it.
 async fn delete(
@@ -295,6 +325,18 @@ mod tests {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(decode(&bad).is_err(), "accepted with bit {bit} flipped");
+        }
+    }
+
+    /// What brokers and controllers of before retention wrote is read, and what has none is written so.
+    #[test]
+    fn a_topic_that_keeps_everything_is_encoded_as_before() {
+        let before = TopicSpec { partitions: 5, replication: 3, zone_waiver: true, ..TopicSpec::default() };
+        assert_eq!(postcard::to_stdvec(&before).unwrap(), [5, 3, 0, 1]);
+        let retention = Retention { time_ms: Some(1000), bytes: None };
+        for spec in [before.clone(), TopicSpec { retention, ..before }] {
+            let encoded = postcard::to_stdvec(&spec).unwrap();
+            assert_eq!(postcard::from_bytes::<TopicSpec>(&encoded).unwrap(), spec);
         }
     }
 

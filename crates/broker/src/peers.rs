@@ -25,8 +25,10 @@ const FRAME_SIZE: usize = 1 << 20;
 /// Pauses between attempts to reach a broker, with jitter: short, because failover waits for them.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// Memory of a message besides its batches.
-const MESSAGE_OVERHEAD: usize = 128;
+/// What a message holds of a producer, about.
+const PRODUCER_SIZE: usize = 256;
+/// Memory of a message besides its batches: heartbeats of thousands of partitions are nothing else.
+const MESSAGE_OVERHEAD: usize = std::mem::size_of::<(usize, PartitionId, Envelope)>();
 
 /// What every stream needs.
 pub(crate) struct PeerContext {
@@ -167,11 +169,12 @@ impl PeerQueue {
 
 /// What a message takes in memory, about.
 pub(crate) fn size_of(envelope: &Envelope) -> usize {
-    let batches = match &envelope.message {
+    let carried = match &envelope.message {
         Message::Data { batches, .. } => batches.iter().map(|batch| batch.bytes().len()).sum(),
+        Message::Reset { producers, .. } => producers.known().count() * PRODUCER_SIZE,
         _ => 0,
     };
-    batches + MESSAGE_OVERHEAD
+    carried + MESSAGE_OVERHEAD
 }
 
 /// Keeps a stream to `broker` open for ever; ends with the runtime.

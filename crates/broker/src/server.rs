@@ -9,6 +9,8 @@ use std::time::Duration;
 use holdfast_core::metadata::BrokerRegistration;
 use holdfast_core::replication::{ReplicaConfig, StoredReplica};
 use holdfast_core::{Incarnation, PartitionId, ReplicaId};
+use holdfast_log::{Fs, RealFs};
+use holdfast_proto::internal::v1::repair_service_server::RepairServiceServer;
 use holdfast_proto::internal::v1::replication_service_server::ReplicationServiceServer;
 use holdfast_proto::transport::{
     ChannelError, Link, Listener, MAX_CLIENT_MESSAGE, MAX_PEER_MESSAGE, Tls, TlsError, server,
@@ -30,18 +32,22 @@ use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::disk_space::DiskSpace;
 use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::handover::Handover;
 use crate::heartbeat::{self, HeartbeatContext};
 use crate::metadata::{self, MapHolder};
-use crate::partition::{Command, Partitions, READ_ROOM, Shard, ShardContext, ShardSenders, shard_queue};
+use crate::partition::{
+    Command, Newest, Partitions, READ_ROOM, REMOVALS, Shard, ShardContext, ShardSenders, shard_queue,
+};
 use crate::peers::{PeerContext, Peers};
 use crate::producer_ids::ProducerIds;
+use crate::repair::{RepairContext, Repairs, scrub};
 use crate::reports::Reports;
 use crate::service::{
-    Channels, ClusterApi, FetchApi, PEER_ROOM, PartitionApi, ProduceApi, ReplicationApi, Room,
-    ServiceContext, TopicApi, hold_until_sent,
+    Channels, ClusterApi, FetchApi, PEER_ROOM, PartitionApi, ProduceApi, REPAIR_ROOM, RepairApi,
+    ReplicationApi, Room, ServiceContext, TopicApi, hold_until_sent,
 };
 use crate::state_store::{StateStore, StateStoreError};
 
@@ -70,6 +76,9 @@ pub enum BrokerError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The disk does not say how much room there is.
+    #[error("asking for the free space of the data folder's file system")]
+    DiskSpace(#[source] io::Error),
     /// A thread could not be started.
     #[error("starting a thread")]
     Thread(#[from] io::Error),
@@ -116,26 +125,55 @@ impl Broker {
         listeners: Listeners,
         data: &Handle,
     ) -> Result<Broker, BrokerError> {
+        Broker::start_on(Arc::new(RealFs), cluster, config, tls, listeners, data).await
+    }
+
+    /// The same on files that behave differently from the system's: for tests of what a bad disk does.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(
+        files: Arc<dyn Fs>,
+        cluster: String,
+        config: BrokerConfig,
+        tls: Option<Tls>,
+        listeners: Listeners,
+        data: &Handle,
+    ) -> Result<Broker, BrokerError> {
         let problems = config.validate();
         if !problems.is_empty() {
             return Err(BrokerError::Config(problems));
         }
-        let dir = Arc::new(DataDir::open(&config.data_dir, &cluster, config.id)?);
+        let dir = Arc::new(DataDir::open(files, &config.data_dir, &cluster, config.id)?);
+        let space = DiskSpace::open(&dir, config.disk_reserve).map_err(BrokerError::DiskSpace)?;
         let fatal = Fatal::new();
         let opened = StateStore::open(&dir, &fatal)?;
         let controllers = Controllers::new(&config.controllers, tls.as_ref())?;
         let flusher = Flusher::start(&dir, config.flush_threads, &fatal)?;
         let map = MapHolder::load(&dir);
         let (senders, queues): (Vec<_>, Vec<_>) = (0..config.shard_count()).map(|_| shard_queue()).unzip();
+        let me = ReplicaId { broker: config.id, dir: dir.dir_id() };
+        let (shards, partitions) = (ShardSenders::new(senders), Partitions::default());
+        let repairs = Repairs::new(RepairContext {
+            cluster: cluster.clone(),
+            me,
+            tls: tls.clone(),
+            dir: Arc::clone(&dir),
+            map: map.subscribe(),
+            partitions: partitions.clone(),
+            shards: shards.clone(),
+            runtime: data.clone(),
+        });
         let parts = Parts {
-            me: ReplicaId { broker: config.id, dir: dir.dir_id() },
+            me,
             incarnation: Incarnation(rand::random_range(1..=u64::MAX)),
             clock: Clock::new(),
             killed: CancellationToken::new(),
             fatal,
-            shards: ShardSenders::new(senders),
+            shards,
             reports: Reports::default(),
-            partitions: Partitions::default(),
+            partitions,
+            repairs,
             data: data.clone(),
             producer_ids: Arc::new(ProducerIds::load(Arc::clone(&dir), controllers.clone())),
             cluster,
@@ -144,6 +182,7 @@ impl Broker {
             dir,
             states: opened.store,
             flusher,
+            space,
             map,
             controllers,
         };
@@ -235,11 +274,13 @@ struct Parts {
     dir: Arc<DataDir>,
     states: StateStore,
     flusher: Flusher,
+    space: DiskSpace,
     map: MapHolder,
     controllers: Controllers,
     shards: ShardSenders,
     reports: Reports,
     partitions: Partitions,
+    repairs: Repairs,
     producer_ids: Arc<ProducerIds>,
     data: Handle,
     killed: CancellationToken,
@@ -291,6 +332,8 @@ impl Parts {
             runtime: self.data.clone(),
         });
         let read_room = Arc::new(Semaphore::new(READ_ROOM));
+        let newest_bytes = usize::try_from(self.config.newest_batches.0).unwrap_or(usize::MAX);
+        let removals = Arc::new(Semaphore::new(REMOVALS));
         for (number, (own, queue)) in self.shards.all().cloned().zip(queues).enumerate() {
             let is_mine = |partition: &PartitionId| self.shards.of(*partition).same_channel(&own);
             let mine = stored.iter().filter(|(partition, _)| is_mine(partition));
@@ -304,11 +347,15 @@ impl Parts {
                 replica: replica_config(&self.config),
                 states: self.states.clone(),
                 flusher: self.flusher.clone(),
+                space: self.space.clone(),
                 peers: peers.clone(),
+                newest: Newest::new(newest_bytes / self.shards.all().count()),
                 reports: self.reports.clone(),
                 partitions: self.partitions.clone(),
+                repairs: self.repairs.clone(),
                 blocking: self.data.clone(),
                 read_room: Arc::clone(&read_room),
+                removals: Arc::clone(&removals),
                 own,
                 killed: self.killed.clone(),
                 fatal: self.fatal.clone(),
@@ -319,6 +366,11 @@ impl Parts {
     }
 
     fn start_control(&self, draining: &watch::Receiver<bool>) {
+        tokio::spawn(self.space.clone().run());
+        if self.config.scrub_rate.0 > 0 {
+            let (repairs, fatal) = (self.repairs.clone(), self.fatal.clone());
+            self.data.spawn(scrub(repairs, self.config.scrub_rate.0, fatal));
+        }
         let heartbeats = HeartbeatContext {
             cluster: self.cluster.clone(),
             registration: BrokerRegistration {
@@ -332,6 +384,7 @@ impl Parts {
             interval: self.config.heartbeat_interval,
             reports: self.reports.clone(),
             draining: draining.clone(),
+            room: self.space.subscribe(),
             fatal: self.fatal.clone(),
         };
         for controller in self.controllers.iter() {
@@ -368,6 +421,7 @@ impl Parts {
             map: self.map.clone(),
             partitions: self.partitions.clone(),
             shards: self.shards.clone(),
+            space: self.space.clone(),
             controllers: self.controllers.clone(),
             tls: self.tls.clone(),
             produce_room: Arc::new(Semaphore::new(
@@ -377,6 +431,8 @@ impl Parts {
             )),
             fetch_room: Room::new(self.config.max_inflight_fetch.0),
             peer_room: Arc::new(Semaphore::new(PEER_ROOM)),
+            repair_room: Room::new(REPAIR_ROOM),
+            repairs: self.repairs.clone(),
             channels: Channels::default(),
             producer_ids: Arc::clone(&self.producer_ids),
             ending: serving.clone(),
@@ -420,6 +476,10 @@ impl Parts {
             .add_service(fetching)
             .add_service(offsets)
             .add_service(cluster)
+            .add_service(
+                RepairServiceServer::new(RepairApi { context: Arc::clone(context) })
+                    .max_encoding_message_size(MAX_PEER_MESSAGE),
+            )
             .add_service(
                 ReplicationServiceServer::new(ReplicationApi { context: Arc::clone(context) })
                     .max_decoding_message_size(MAX_PEER_MESSAGE)

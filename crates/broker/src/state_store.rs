@@ -3,11 +3,14 @@
 //! Two kinds of facts: a replica's `DurableState`, which is on disk before the replica hears so, and checkpoints of its
 //! watermarks, which are written lazily and only ever lag.
 //!
+//! Where the disk has no room, everything waits until it has: a replica that hears of no promise says nothing.
+//!
 //! Invariant: what waits here is bounded by the number of partitions, because a later state replaces an earlier one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use holdfast_core::PartitionId;
 use holdfast_core::replication::{Checkpoint, DurableState, Event, StoredReplica};
@@ -22,6 +25,8 @@ use crate::partition::{Command, ShardSender};
 const JOURNAL: &str = "replica-state";
 /// The journal is written anew when it is larger than this and four times what a fresh one would be.
 const REWRITE_ABOVE: u64 = 4 << 20;
+/// Between two attempts to write where there was no room.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// A generous estimate of one partition's frames.
 const BYTES_PER_PARTITION: u64 = 512;
 
@@ -57,6 +62,17 @@ struct Request {
     removed: bool,
 }
 
+impl Request {
+    /// Joins this one with another that was to be written before it.
+    fn follow(&mut self, earlier: Request) {
+        if !self.removed {
+            self.removed = earlier.removed;
+            self.state = self.state.take().or(earlier.state);
+            self.checkpoint = self.checkpoint.or(earlier.checkpoint);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     requests: BTreeMap<PartitionId, Request>,
@@ -81,7 +97,8 @@ pub(crate) struct StateStore {
 impl StateStore {
     /// Opens the journal, notes that a run has begun, and starts the journal's thread.
     ///
-    /// When a write or flush fails, promises can no longer be kept: that is fatal.
+    /// When a write or flush fails, promises can no longer be kept: that is fatal. A write for which there is no room is
+    /// tried until there is.
     pub(crate) fn open(dir: &Arc<DataDir>, fatal: &Fatal) -> Result<Opened, StateStoreError> {
         let mut stored = BTreeMap::new();
         let path = dir.file(JOURNAL);
@@ -95,7 +112,8 @@ impl StateStore {
         dir.begin_run()?;
         let queue = Arc::new((Mutex::new(Queue::default()), Condvar::new()));
         let store = StateStore { queue: Arc::clone(&queue) };
-        let mut writer = Writer { journal, stored: stored.clone(), _dir: Arc::clone(dir) };
+        let mut writer =
+            Writer { journal, stored: stored.clone(), rewrite_again_at: 0, _dir: Arc::clone(dir) };
         let (fatal, watched) = (fatal.clone(), fatal.watch_thread());
         let thread = thread::Builder::new()
             .name("replica-state".to_owned())
@@ -105,7 +123,7 @@ impl StateStore {
                 if let Err(error) = &ended {
                     fatal.report(format!("promises cannot be kept any more: {error}"));
                 }
-                ended.is_ok()
+                ended.unwrap_or(false)
             })
             .map_err(StateStoreError::Thread)?;
         Ok(Opened { store, thread, stored })
@@ -152,14 +170,41 @@ impl StateStore {
 struct Writer {
     journal: Journal,
     stored: BTreeMap<PartitionId, StoredReplica>,
+    /// There was no room to write the journal anew: not before it has this size.
+    rewrite_again_at: u64,
     /// The folder stays locked while this writes into it.
     _dir: Arc<DataDir>,
 }
 
 impl Writer {
-    fn run(&mut self, queue: &(Mutex<Queue>, Condvar)) -> Result<(), JournalError> {
+    /// Returns whether all that was asked for is written.
+    fn run(&mut self, queue: &(Mutex<Queue>, Condvar)) -> Result<bool, JournalError> {
+        let mut waits = false;
         while let Some(requests) = next(queue) {
-            self.write(&requests)?;
+            let frames = frames_of(&requests);
+            match self.append(&frames) {
+                Err(error) if error.is_full() => {
+                    if !std::mem::replace(&mut waits, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "no room on the disk: promises wait until there is some");
+                    }
+                    if !wait_for_room(queue, requests) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                appended => appended?,
+            }
+            if std::mem::take(&mut waits) {
+                tracing::info!("promises are written again after they waited for room on the disk");
+            }
+            // Checkpoints alone may wait for the next flush.
+            if requests.values().any(|request| request.state.is_some() || request.removed) {
+                self.journal.flush()?;
+            }
+            for frame in frames {
+                replay(&mut self.stored, frame);
+            }
             for (partition, request) in requests {
                 if let Some((number, _, reply)) = request.state {
                     // An error says that the shard is gone, and with it whoever waited.
@@ -168,37 +213,17 @@ impl Writer {
             }
             self.rewrite_if_grown()?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn write(&mut self, requests: &BTreeMap<PartitionId, Request>) -> Result<(), JournalError> {
-        let mut frames = Vec::new();
-        for (&partition, request) in requests {
-            if request.removed {
-                frames.push(Frame::Removed(partition));
-            }
-            if let Some((_, state, _)) = &request.state {
-                frames.push(Frame::State(partition, state.clone()));
-            }
-            if let Some(checkpoint) = request.checkpoint {
-                frames.push(Frame::Checkpoint(partition, checkpoint));
-            }
-        }
+    fn append(&mut self, frames: &[Frame]) -> Result<(), JournalError> {
         let payloads: Vec<Vec<u8>> = frames.iter().map(encode).collect();
-        self.journal.append(&payloads.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        // Checkpoints alone may wait for the next flush.
-        if requests.values().any(|request| request.state.is_some() || request.removed) {
-            self.journal.flush()?;
-        }
-        for frame in frames {
-            replay(&mut self.stored, frame);
-        }
-        Ok(())
+        self.journal.append(&payloads.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     fn rewrite_if_grown(&mut self) -> Result<(), JournalError> {
         let live = self.stored.len() as u64 * BYTES_PER_PARTITION;
-        if self.journal.size() < REWRITE_ABOVE.max(4 * live) {
+        if self.journal.size() < REWRITE_ABOVE.max(4 * live).max(self.rewrite_again_at) {
             return Ok(());
         }
         let frames = self.stored.iter().flat_map(|(&partition, stored)| {
@@ -206,8 +231,34 @@ impl Writer {
             let lost = stored.tail_lost.then(|| encode(&Frame::TailLost(partition)));
             [encode(&state), encode(&Frame::Checkpoint(partition, stored.checkpoint))].into_iter().chain(lost)
         });
-        self.journal.rewrite(frames)
+        match self.journal.rewrite(frames) {
+            // The journal is as it was, only larger than it need be.
+            Err(error) if error.is_full() => {
+                self.rewrite_again_at = self.journal.size() + REWRITE_ABOVE;
+                Ok(())
+            }
+            rewritten => {
+                self.rewrite_again_at = 0;
+                rewritten
+            }
+        }
     }
+}
+
+fn frames_of(requests: &BTreeMap<PartitionId, Request>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    for (&partition, request) in requests {
+        if request.removed {
+            frames.push(Frame::Removed(partition));
+        }
+        if let Some((_, state, _)) = &request.state {
+            frames.push(Frame::State(partition, state.clone()));
+        }
+        if let Some(checkpoint) = request.checkpoint {
+            frames.push(Frame::Checkpoint(partition, checkpoint));
+        }
+    }
+    frames
 }
 
 /// What the journal holds, read without changing it, as a start now would find it. Nothing where there is no journal.
@@ -249,6 +300,18 @@ fn next(queue: &(Mutex<Queue>, Condvar)) -> Option<BTreeMap<PartitionId, Request
         guard = queue.1.wait(guard).unwrap_or_else(PoisonError::into_inner);
     }
     (!guard.requests.is_empty()).then(|| std::mem::take(&mut guard.requests))
+}
+
+/// Puts back what could not be written, joined with what came since, and waits a moment. `false` where the end is asked for
+/// meanwhile: nobody waits for room then.
+fn wait_for_room(queue: &(Mutex<Queue>, Condvar), requests: BTreeMap<PartitionId, Request>) -> bool {
+    let mut guard = lock(&queue.0);
+    for (partition, earlier) in requests {
+        guard.requests.entry(partition).or_default().follow(earlier);
+    }
+    let waited = queue.1.wait_timeout_while(guard, RETRY_INTERVAL, |queue| !queue.closed);
+    let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    !guard.closed
 }
 
 fn replay(stored: &mut BTreeMap<PartitionId, StoredReplica>, frame: Frame) {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::faults::Fault;
+use crate::storage::StorageFault;
 
 /// What --help says at its end.
 const HELP: &str = "\
 An injection takes about 10 s (kill, kill-leader, rolling), 15 s (no-controllers), 20 s (black-hole, one-way, two-zones), \
-25 s (stop, bridge). `--table --rounds 20`, which is `make chaos-failover`, takes about 50 minutes.\n\
+25 s (stop, bridge). `--table --rounds 20`, which is `make chaos-failover`, takes about 50 minutes; `--storage`, which is \
+`make chaos-storage`, about 10.\n\
 Exit codes: 0 all passed, 1 a promise was broken, 2 the run could not be made, 64 usage.";
 
 /// Breaks a cluster of six real processes again and again, measures what clients see, and judges their history.
@@ -27,14 +29,21 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Faults, one row each.
-    #[arg(long, value_delimiter = ',', required_unless_present = "table")]
+    #[arg(long, value_delimiter = ',', required_unless_present_any = ["table", "storage"])]
     pub(crate) fault: Vec<Fault>,
     /// All rows of docs/reliability.md: in namespaces, and the first two on 127.0.0.1 too.
     #[arg(long, conflicts_with_all = ["fault", "loopback"])]
     pub(crate) table: bool,
-    /// Injections a row.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rounds: u32,
+    /// Faults of disks and of the power, one row each; without names all of them. Mounts file systems: needs root.
+    #[arg(long, value_delimiter = ',', num_args = 0.., conflicts_with_all = ["fault", "table"])]
+    pub(crate) storage: Option<Vec<StorageFault>>,
+    /// With --storage: does what no protocol survives beside the fault, to see that it is noticed (docs/testing.md). A
+    /// run that passes with it has judged nothing.
+    #[arg(long, requires = "storage", conflicts_with_all = ["fault", "table"])]
+    pub(crate) spoil: bool,
+    /// Injections a row. Without it: 20, with --storage 3.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: Option<u32>,
     /// Decides what is struck and when; printed, so that a failure can be run again. Without it: by the clock.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -62,7 +71,8 @@ pub(crate) struct RunArgs {
     /// How the table is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// A Markdown file whose table of failovers is replaced by this run's; made where it is not there.
+    /// A Markdown file whose table of failovers, or of storage faults, is replaced by this run's; made where it is not
+    /// there.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
 }
@@ -132,13 +142,20 @@ mod tests {
             "holdfast-chaos --fault kill,kill-leader --loopback --rounds 3 --seed 7",
             "holdfast-chaos --fault stop --stop-seconds 60",
             "holdfast-chaos --fault quiet --quiet-minutes 60",
+            "holdfast-chaos --storage --report docs/reliability.md",
+            "holdfast-chaos --storage power-zone,bit-flips --rounds 1 --seed 7 --loopback --spoil",
             "holdfast-chaos reach 10.77.0.1:9",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
-        for line in
-            ["holdfast-chaos", "holdfast-chaos --table --loopback", "holdfast-chaos --fault kill --rounds 0"]
-        {
+        for line in [
+            "holdfast-chaos",
+            "holdfast-chaos --table --loopback",
+            "holdfast-chaos --fault kill --rounds 0",
+            "holdfast-chaos --storage --table",
+            "holdfast-chaos --storage kill",
+            "holdfast-chaos --fault kill --spoil",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::zone::Zone;
+
 /// What failed, why, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChaosError {
@@ -16,6 +18,28 @@ pub(crate) enum ChaosError {
         program: &'static str,
         /// How it is installed on Debian.
         install: &'static str,
+    },
+    /// Mounting belongs to root.
+    #[error("storage faults mount file systems of their own, which needs root: run as root")]
+    MountingNeedsRoot,
+    /// A program that storage faults are made with is not there.
+    #[error("{program} is not installed, and storage faults need it: install it with `{install}`")]
+    MissingStorageTool {
+        /// Its name.
+        program: &'static str,
+        /// How it is installed on Debian.
+        install: &'static str,
+    },
+    /// What stands in for the disk of a machine without power is no disk.
+    #[error(
+        "the copied disk of zone {zone} is not what a disk holds at one instant ({said}): the run proves nothing; \
+         repeat it, and report it where it happens again"
+    )]
+    TornCopy {
+        /// Whose disk.
+        zone: Zone,
+        /// What the check of the file system said.
+        said: String,
     },
     /// Another runner uses the same namespaces and ports.
     #[error("another run is under way (it holds {}): wait until it has ended", lock.display())]

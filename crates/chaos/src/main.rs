@@ -6,8 +6,9 @@
 //!             └─► report               │         └─► history ─► judge (checker) ◄──────┘
 //!                                      └─► network: namespaces, cuts
 //! ```
-//! Whatever a run makes is undone when its value is dropped: processes end with the stage, namespaces with the network,
-//! on success, error, panic and signals alike. What a run that was killed left behind, the next one removes.
+//! `storage` does the same with disks and the power. Whatever a run makes is undone when its value is dropped: processes end
+//! with the stage, mounts with the machines, namespaces with the network, on success, error, panic and signals alike. What
+//! a run that was killed left behind, the next one removes.
 
 mod args;
 mod clock;
@@ -27,12 +28,14 @@ mod record;
 mod report;
 mod run;
 mod stage;
+mod storage;
 mod zone;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Parser as _;
+use clap::{Parser as _, ValueEnum as _};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Arguments, Format, Inside, RunArgs};
@@ -41,7 +44,9 @@ use faults::Fault;
 use lock::RunLock;
 use measure::row::Row;
 use network::Network;
+use report::Marks;
 use run::Task;
+use storage::StorageFault;
 
 /// A promise was broken.
 const BROKEN: u8 = 1;
@@ -77,11 +82,18 @@ async fn interruptible(arguments: &RunArgs) -> Result<ExitCode, ChaosError> {
 }
 
 async fn run_all(arguments: &RunArgs) -> Result<ExitCode, ChaosError> {
+    if arguments.storage.is_some() {
+        storage::tools::require()?;
+    }
     let _lock = RunLock::take()?;
     network::leftovers::end_processes();
+    storage::mounts::remove_leftovers()?;
     network::namespaces::remove_leftovers()?;
     let work = run::make_work_folder(arguments)?;
     logging::to_file(&work.join("runner.log"))?;
+    if let Some(faults) = &arguments.storage {
+        return run_storage(faults, arguments, &work).await;
+    }
     let mut rows = Vec::new();
     for loopback in [false, true] {
         let tasks: Vec<Task> =
@@ -98,10 +110,41 @@ async fn run_all(arguments: &RunArgs) -> Result<ExitCode, ChaosError> {
         }
         network.remove()?;
     }
-    if rows.iter().all(|row| row.broken.is_empty()) && !arguments.keep {
-        std::fs::remove_dir_all(&work).map_err(ChaosError::io(format!("removing {}", work.display())))?;
-    }
+    let passed = rows.iter().all(|row| row.broken.is_empty());
+    remove_unless_needed(&work, passed, arguments)?;
     finish(arguments, &rows)
+}
+
+async fn run_storage(
+    faults: &[StorageFault],
+    arguments: &RunArgs,
+    work: &Path,
+) -> Result<ExitCode, ChaosError> {
+    let all = StorageFault::value_variants();
+    let faults = if faults.is_empty() { all } else { faults };
+    let seed = arguments.seed.unwrap_or_else(seed_by_clock);
+    let network = make_network(arguments.loopback, arguments)?;
+    let rows = storage::run::rows(faults, seed, &network, arguments, work).await?;
+    network.remove()?;
+    let (passed, failed, not_run) = storage::report::counts(&rows);
+    remove_unless_needed(work, failed == 0, arguments)?;
+    let told = Told {
+        text: storage::report::text(&rows),
+        json: storage::report::json(&rows),
+        marks: storage::report::MARKS,
+        markdown: storage::report::markdown(&rows),
+        closing: format!("{passed} passed, {failed} failed, {not_run} not run"),
+    };
+    told.tell(arguments)?;
+    Ok(ExitCode::from(if failed == 0 { 0 } else { BROKEN }))
+}
+
+/// The folder of a run that failed is evidence.
+fn remove_unless_needed(work: &Path, passed: bool, arguments: &RunArgs) -> Result<(), ChaosError> {
+    if !passed || arguments.keep {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(work).map_err(ChaosError::io(format!("removing {}", work.display())))
 }
 
 /// All rows asked for.
@@ -149,18 +192,40 @@ fn supported(fault: Fault, network: &Network) -> Result<(), ChaosError> {
 }
 
 fn finish(arguments: &RunArgs, rows: &[Row]) -> Result<ExitCode, ChaosError> {
-    match arguments.format {
-        Format::Text => println!("{}", report::text(rows)),
-        Format::Json => println!("{}", report::json(rows)),
-    }
-    if let Some(file) = &arguments.report {
-        report::update(file, rows)?;
-    }
     let failed = rows.iter().filter(|row| !row.broken.is_empty()).count();
-    let closing = format!("holdfast-chaos: {} passed, {failed} failed", rows.len() - failed);
-    match arguments.format {
-        Format::Text => println!("{closing}"),
-        Format::Json => eprintln!("{closing}"),
-    }
+    let told = Told {
+        text: report::text(rows),
+        json: report::json(rows),
+        marks: report::MARKS,
+        markdown: report::markdown(rows),
+        closing: format!("{} passed, {failed} failed", rows.len() - failed),
+    };
+    told.tell(arguments)?;
     Ok(ExitCode::from(if failed == 0 { 0 } else { BROKEN }))
+}
+
+/// A table, for everybody who wants it.
+struct Told {
+    text: String,
+    json: serde_json::Value,
+    marks: Marks,
+    markdown: String,
+    closing: String,
+}
+
+impl Told {
+    fn tell(&self, arguments: &RunArgs) -> Result<(), ChaosError> {
+        let closing = format!("holdfast-chaos: {}", self.closing);
+        if let Some(file) = &arguments.report {
+            report::update(file, self.marks, &self.markdown)?;
+        }
+        match arguments.format {
+            Format::Text => println!("{}\n{closing}", self.text),
+            Format::Json => {
+                println!("{}", self.json);
+                eprintln!("{closing}");
+            }
+        }
+        Ok(())
+    }
 }

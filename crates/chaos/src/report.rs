@@ -11,9 +11,16 @@ use serde_json::{Value, json};
 use crate::error::ChaosError;
 use crate::measure::row::Row;
 
-/// Between these lines of a document the table stands.
-const BEGIN: &str = "<!-- holdfast-chaos: table begins -->";
-const END: &str = "<!-- holdfast-chaos: table ends -->";
+/// Lines of a document, between which a table stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks {
+    pub(crate) begin: &'static str,
+    pub(crate) end: &'static str,
+}
+
+/// Those of failovers.
+pub(crate) const MARKS: Marks =
+    Marks { begin: "<!-- holdfast-chaos: table begins -->", end: "<!-- holdfast-chaos: table ends -->" };
 
 const HEADINGS: [&str; 13] = [
     "Fault",
@@ -133,20 +140,21 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
 }
 
 /// Puts the table into a document, in the place of the one before.
-pub(crate) fn update(file: &Path, rows: &[Row]) -> Result<(), ChaosError> {
+pub(crate) fn update(file: &Path, marks: Marks, table: &str) -> Result<(), ChaosError> {
     let before = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ChaosError::Io { what: format!("reading {}", file.display()), source }),
     };
-    fs::write(file, replaced(&before, &markdown(rows)))
+    fs::write(file, replaced(&before, marks, table))
         .map_err(ChaosError::io(format!("writing {}", file.display())))
 }
 
-fn replaced(document: &str, table: &str) -> String {
-    let marked = format!("{BEGIN}\n{table}{END}\n");
-    let begin = document.find(BEGIN);
-    let end = document.find(END).map(|end| end + END.len() + 1);
+fn replaced(document: &str, marks: Marks, table: &str) -> String {
+    let Marks { begin, end } = marks;
+    let marked = format!("{begin}\n{table}{end}\n");
+    let end = document.find(end).map(|at| at + end.len() + 1);
+    let begin = document.find(begin);
     match (begin, end) {
         (Some(begin), Some(end)) if begin < end => {
             let rest = document.get(end..).unwrap_or_default();
@@ -160,12 +168,17 @@ fn replaced(document: &str, table: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Only what stands between the marks changes, however often a run is told.
+    /// Only what stands between the marks changes, however often a run is told, and whatever other tables there are.
     #[test]
     fn a_document_keeps_what_is_not_the_table() {
-        let once = replaced("# Title\n\nbefore\n", "first\n");
-        let document = format!("{once}\nafter\n");
-        let twice = replaced(&document, "second\n");
-        assert_eq!(twice, format!("# Title\n\nbefore\n{BEGIN}\nsecond\n{END}\n\nafter\n"));
+        let other = Marks { begin: "<!-- other begins -->", end: "<!-- other ends -->" };
+        let once = replaced("# Title\n\nbefore\n", MARKS, "first\n");
+        let document = replaced(&format!("{once}\nafter\n"), other, "other\n");
+        let twice = replaced(&document, MARKS, "second\n");
+        let Marks { begin, end } = MARKS;
+        let table = format!("{begin}\nsecond\n{end}");
+        let expected =
+            format!("# Title\n\nbefore\n{table}\n\nafter\n{}\nother\n{}\n", other.begin, other.end);
+        assert_eq!(twice, expected);
     }
 }

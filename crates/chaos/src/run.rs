@@ -8,6 +8,8 @@ use tokio::time::timeout;
 
 use crate::args::RunArgs;
 use crate::clock::Micros;
+use crate::cluster::Setting;
+use crate::cluster::homes::Homes;
 use crate::error::{ChaosError, chain};
 use crate::faults::{Fault, Lengths, Limits, Struck};
 use crate::judge::{Verdict, judge};
@@ -19,6 +21,9 @@ use crate::stage::{HISTORY, Stage};
 
 /// How long an injection may take, healing included, beside its own length.
 const INJECTION_LIMIT: Duration = Duration::from_secs(300);
+
+/// Injections a row, unless told otherwise.
+const ROUNDS: u32 = 20;
 
 /// One row to be made.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +52,7 @@ impl Task {
 
     /// Full load is put on once.
     fn rounds(&self, arguments: &RunArgs) -> u32 {
-        if self.fault == Fault::Quiet { 1 } else { arguments.rounds }
+        if self.fault == Fault::Quiet { 1 } else { arguments.rounds.unwrap_or(ROUNDS) }
     }
 }
 
@@ -81,7 +86,8 @@ pub(crate) fn make_work_folder(arguments: &RunArgs) -> Result<PathBuf, ChaosErro
     make_folder(&arguments.dir, &format!("{FOLDER_PREFIX}{}", std::process::id()))
 }
 
-fn make_folder(parent: &Path, name: &str) -> Result<PathBuf, ChaosError> {
+/// A folder in it.
+pub(crate) fn make_folder(parent: &Path, name: &str) -> Result<PathBuf, ChaosError> {
     let folder = parent.join(name);
     let made = fs::create_dir_all(&folder).and_then(|()| folder.canonicalize());
     made.map_err(ChaosError::io(format!("creating {}", folder.display())))
@@ -100,7 +106,8 @@ async fn strike(
     folder: &Path,
 ) -> Result<Row, ChaosError> {
     let fault = task.fault;
-    let mut stage = Stage::set(network, &arguments.binary, folder, fault.pace(), task.seed).await?;
+    let setting = Setting { network, binary: &arguments.binary, folder, homes: Homes::Folders };
+    let mut stage = Stage::set(setting, fault.pace(), task.seed).await?;
     let lengths = Lengths { stop: arguments.stop_seconds, quiet: arguments.quiet_minutes };
     let rounds = task.rounds(arguments);
     let mut costs = Vec::new();
@@ -124,6 +131,7 @@ async fn strike(
     if !short.is_empty() {
         row.broken.push(format!("partitions not readable to their end: {short:?}"));
     }
+    checks.push(stage.load.unchanged());
     row.accounts = accounts;
     row.judge(&checks);
     stage.cluster.end().await;
@@ -148,7 +156,7 @@ async fn inject(
 }
 
 /// Judging takes seconds of processor: not on the threads of the runtime.
-async fn judge_beside(history: PathBuf) -> Result<Verdict, ChaosError> {
+pub(crate) async fn judge_beside(history: PathBuf) -> Result<Verdict, ChaosError> {
     let judged = tokio::task::spawn_blocking(move || judge(&history)).await;
     judged.map_err(|error| ChaosError::client("judging the history", &error))?
 }

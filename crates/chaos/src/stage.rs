@@ -1,6 +1,6 @@
 //! A cluster under load, and what every fault needs to be put on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
 use crate::clock::Micros;
-use crate::cluster::{Cluster, Which};
+use crate::cluster::{Cluster, Setting, Which};
 use crate::error::ChaosError;
 use crate::history::History;
 use crate::load::probe::{Pace, Probe};
@@ -50,14 +50,9 @@ pub(crate) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// Starts six processes, makes the topic, starts load, and waits until everything is in sync.
-    pub(crate) async fn set(
-        network: &'a Network,
-        binary: &Path,
-        folder: &Path,
-        pace: Pace,
-        seed: u64,
-    ) -> Result<Stage<'a>, ChaosError> {
-        let mut cluster = Cluster::new(network, binary, folder)?;
+    pub(crate) async fn set(setting: Setting<'a>, pace: Pace, seed: u64) -> Result<Stage<'a>, ChaosError> {
+        let Setting { network, folder, .. } = setting;
+        let mut cluster = Cluster::new(&setting)?;
         cluster.start(network, Which::ALL).await?;
         let client = connect(&network.bootstrap(), None).await?;
         let spec = TopicSpec { partitions: PARTITIONS, ..TopicSpec::default() };
@@ -148,12 +143,19 @@ impl<'a> Stage<'a> {
         Ok(Readers::start(&[client], &self.load, &self.positions()))
     }
 
+    /// The same from the beginning on: all that is stored is read.
+    pub(crate) async fn attach_from_beginning(&self, zone: Zone) -> Result<Readers, ChaosError> {
+        let client = connect(&self.network.bootstrap(), Some(zone.name())).await?;
+        Ok(Readers::start(&[client], &self.load, &vec![0; self.load.partitions as usize]))
+    }
+
     /// Everything whole again.
     pub(crate) async fn healed(&mut self) -> Result<Micros, ChaosError> {
-        self.observer.await_redundant(HEAL_LIMIT).await?;
+        let redundant = self.observer.await_redundant(HEAL_LIMIT).await;
         match self.cluster.fallen() {
+            // What fell is why the rest did not come about.
             Some(error) => Err(error),
-            None => Ok(Micros::now()),
+            None => redundant.map(|()| Micros::now()),
         }
     }
 

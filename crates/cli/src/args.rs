@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast_log::{ByteSize, ParseByteSizeError};
 
 use crate::exit;
 
@@ -162,6 +163,8 @@ pub enum TopicCommand {
         /// The topic.
         name: String,
     },
+    /// Change how much of a topic is kept.
+    Alter(TopicAlterArgs),
     /// Delete a topic and its records.
     Delete {
         /// The topic.
@@ -189,9 +192,54 @@ pub struct TopicCreateArgs {
     /// Accept fewer than three replicas; the topic then does not survive the loss of a zone.
     #[arg(long)]
     pub waive_zones: bool,
+    /// Records older than this go, by their timestamps, a segment at a time: `24h`, `7days`, or `unlimited`.
+    #[arg(long, value_name = "TIME", default_value = "unlimited", value_parser = kept_time)]
+    pub retention: Kept,
+    /// Where a partition is larger than this, its oldest segments go: `10GiB`, or `unlimited`.
+    #[arg(long, value_name = "SIZE", default_value = "unlimited", value_parser = kept_bytes)]
+    pub retention_bytes: Kept,
     /// Succeed if a topic of that name exists already.
     #[arg(long)]
     pub if_not_exists: bool,
+}
+
+/// Flags of `topic alter`. What is not given stays as it is.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("settings").required(true).multiple(true))]
+pub struct TopicAlterArgs {
+    /// The topic.
+    pub name: String,
+    /// Records older than this go, by their timestamps, a segment at a time: `24h`, `7days`, or `unlimited`.
+    #[arg(long, value_name = "TIME", value_parser = kept_time, group = "settings")]
+    pub retention: Option<Kept>,
+    /// Where a partition is larger than this, its oldest segments go: `10GiB`, or `unlimited`.
+    #[arg(long, value_name = "SIZE", value_parser = kept_bytes, group = "settings")]
+    pub retention_bytes: Option<Kept>,
+}
+
+/// A limit to what is kept, in milliseconds or bytes; none where it is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept(pub Option<u64>);
+
+const UNLIMITED: &str = "unlimited";
+
+fn kept_time(text: &str) -> Result<Kept, String> {
+    if text == UNLIMITED {
+        return Ok(Kept(None));
+    }
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; use for example 24h, 7days, or {UNLIMITED}"))?;
+    u64::try_from(time.as_millis()).map(|ms| Kept(Some(ms))).map_err(|_| "it is too long".to_owned())
+}
+
+fn kept_bytes(text: &str) -> Result<Kept, String> {
+    if text == UNLIMITED {
+        return Ok(Kept(None));
+    }
+    let size: ByteSize = text
+        .parse()
+        .map_err(|error: ParseByteSizeError| format!("{error}; use for example 10GiB, or {UNLIMITED}"))?;
+    Ok(Kept(Some(size.0)))
 }
 
 /// `partition`.
@@ -339,6 +387,9 @@ pub struct ConsumeArgs {
     /// Stop at the end that the partitions have when the command starts.
     #[arg(long, short = 'e')]
     pub exit_at_end: bool,
+    /// Go on with the first record kept where those to be read next are gone. Without it that is an error.
+    #[arg(long)]
+    pub skip_trimmed: bool,
     /// Print the key and this separator before every value.
     #[arg(long, value_name = "TEXT")]
     pub key_separator: Option<String>,

@@ -117,6 +117,10 @@ fn advice(code: ErrorCode) -> (u8, &'static str) {
         | ErrorCode::ControllerUnavailable
         | ErrorCode::MetadataIncomplete
         | ErrorCode::StorageFailed => (RETRY, "try again in a moment; see `holdfast cluster status`"),
+        ErrorCode::DiskFull => (
+            RETRY,
+            "make room on that broker's disk, or delete topics; records are taken again by itself once there is room",
+        ),
         _ => (SOFTWARE, "see the brokers' logs"),
     }
 }

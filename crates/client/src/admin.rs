@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use holdfast_core::metadata::{ClusterMap, TopicSpec};
 use holdfast_core::record_batch::ProducerRef;
+use holdfast_core::retention::Retention;
 use holdfast_core::{ErrorCode, Offset, PartitionId, ProducerId, TopicId};
-use holdfast_proto::convert::metadata::durability_to_wire;
+use holdfast_proto::convert::metadata::{durability_to_wire, retention_to_wire};
 use holdfast_proto::{ApiError, v1};
 use tokio::time::timeout;
 use tonic::Request;
@@ -37,6 +38,7 @@ impl Client {
             replication: spec.replication,
             durability: durability_to_wire(spec.durability).into(),
             zone_waiver: spec.zone_waiver,
+            retention: Some(retention_to_wire(spec.retention)),
             // The same in every attempt: one of which no answer came may have created it.
             topic_id: TopicId(rand::random()).to_bytes().to_vec().into(),
         };
@@ -50,6 +52,30 @@ impl Client {
             .ok_or_else(|| ApiError::new(ErrorCode::Internal, "a broker sent a bad topic id"))?;
         self.wait_for_map(|map| map.topic(id).is_some()).await;
         Ok(id)
+    }
+
+    /// Changes how much of a topic is kept, and waits until this client's map says so. What is kept no longer goes within
+    /// seconds.
+    ///
+    /// # Errors
+    /// As the broker gives them. An indefinite one means that it may be changed.
+    pub async fn set_retention(&self, name: &str, retention: Retention) -> Result<(), ApiError> {
+        let known = self.map().topic_named(name).map(|topic| topic.id);
+        let topic_id = known.map_or_else(Vec::new, |id| id.to_bytes().to_vec()).into();
+        let retention_asked = Some(retention_to_wire(retention));
+        let request = v1::AlterTopicRequest { name: name.to_owned(), topic_id, retention: retention_asked };
+        let called = self
+            .call(None, |node, limit| {
+                let request = timed(request.clone(), limit);
+                async move { node.topics().alter_topic(request).await }
+            })
+            .await;
+        called.result?;
+        if let Some(id) = known {
+            self.wait_for_map(|map| map.topic(id).is_none_or(|topic| topic.spec.retention == retention))
+                .await;
+        }
+        Ok(())
     }
 
     /// Deletes a topic and its records, and waits until this client's map says so.
@@ -97,13 +123,24 @@ impl Client {
         &self,
         topic: Option<&str>,
     ) -> Result<Vec<v1::PartitionState>, ApiError> {
+        self.describe_brokers(topic).await.map(|answer| answer.partitions)
+    }
+
+    /// The same, and how the brokers that answer stand.
+    ///
+    /// # Errors
+    /// Where no broker answers in time, or the topic does not exist.
+    pub async fn describe_brokers(
+        &self,
+        topic: Option<&str>,
+    ) -> Result<v1::DescribePartitionsResponse, ApiError> {
         let topic = topic.unwrap_or_default().to_owned();
         let request = v1::DescribePartitionsRequest { topic, local_only: false };
         let called = self.call(None, |node, limit| {
             let request = timed(request.clone(), limit);
             async move { node.cluster().describe_partitions(request).await }
         });
-        called.await.result.map(|answer| answer.partitions)
+        called.await.result
     }
 
     /// What befell the cluster lately, newest first, as the controllers that can be reached have recorded it; up to

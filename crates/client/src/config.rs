@@ -147,6 +147,18 @@ pub struct ConsumerConfig {
     pub request_timeout: Duration,
     /// Read from the replica in the client's own zone where there is one. Default: true.
     pub allow_follower: bool,
+    /// What to do where the records at the position were let go by the topic's retention. Default: `Fail`.
+    pub when_trimmed: WhenTrimmed,
+}
+
+/// What a consumer does where the records that it would read next are kept no longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenTrimmed {
+    /// The partition ends with [`ConsumeError::OutOfRange`](crate::ConsumeError::OutOfRange), which says where its log starts.
+    #[default]
+    Fail,
+    /// Reading goes on at the first record kept; a warning is logged.
+    Skip,
 }
 
 impl Default for ConsumerConfig {
@@ -158,6 +170,7 @@ impl Default for ConsumerConfig {
             max_batch_size: 32 << 20,
             request_timeout: Duration::from_secs(10),
             allow_follower: true,
+            when_trimmed: WhenTrimmed::default(),
         }
     }
 }

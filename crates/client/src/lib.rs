@@ -34,7 +34,7 @@ mod mock;
 
 pub use admin::ListOffsetAt;
 pub use client::{Client, ClientBuilder};
-pub use config::{ClientConfig, ConfigError, ConsumerConfig, ProducerConfig};
+pub use config::{ClientConfig, ConfigError, ConsumerConfig, ProducerConfig, WhenTrimmed};
 pub use consumer::{ConsumeError, ConsumedRecord, Consumer, ConsumerBuilder, FetchedBatch, StartAt, Until};
 pub use error::{BuildError, ConnectError, Outcome, SendError, TrySendError};
 pub use producer::{

@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Silent,
     /// Appends this one, and never answers anything on this stream again.
     AppendThenSilent,
+    /// Never answers this one, and appends nothing; those behind it are answered as ever.
+    Overlooked,
 }
 
 /// What is wrong with the next fetch.

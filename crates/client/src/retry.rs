@@ -4,7 +4,7 @@
 //! broker again, to one per [`MAX_DELAY`] once it is used up. It never takes a retry away from an idempotent batch,
 //! and a batch that goes to a new leader is no retry in its sense: the failover that everybody waits for is free.
 //!
-//! What fails for want of a leader, of a majority or of a process that listens says nothing of load. It costs no token
+//! What fails for want of a leader, of a majority, of room on a disk or of a process that listens says nothing of load. It costs no token
 //! and is tried again every [`OUTAGE_DELAY`] at the latest, so that the end of an outage is noticed soon, however long it
 //! took.
 
@@ -53,6 +53,7 @@ impl Failure {
                 | ErrorCode::LeaderLost
                 | ErrorCode::NotEnoughReplicas
                 | ErrorCode::NotEnoughReplicasAfterAppend
+                | ErrorCode::DiskFull
                 | ErrorCode::ControllerUnavailable
         );
         self.reached && !outage
@@ -238,6 +239,7 @@ mod tests {
             failed(ErrorCode::LeaderLost),
             failed(ErrorCode::NotEnoughReplicas),
             failed(ErrorCode::NotEnoughReplicasAfterAppend),
+            failed(ErrorCode::DiskFull),
         ];
         for failure in outages {
             let (budget, mut backoff) = (RetryBudget::default(), Backoff::default());

@@ -132,6 +132,7 @@ fn decide(shared: &Shared, brokers: &mut Brokers, now: Instant) -> Round {
         let mut others = leaving.hand_over(map, reports);
         if !reports.is_empty() {
             let (appointments, complete) = reports.verdicts(now, map);
+            let appointments = upkeep.with_room(map, reports, appointments);
             if !appointments.is_empty() {
                 tracing::warn!(partitions = appointments.len(), "leaders are stuck; appointing others");
                 upkeep.stuck(now, map, &appointments);

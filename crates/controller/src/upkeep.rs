@@ -1,5 +1,5 @@
 //! What the leading controller does by itself once the worst is over: replicas that will not come back get substitutes
-//! (R6, R2), moves that do not get on are called off, leaders go home (R5).
+//! (R6, R2), moves that do not get on are called off, leaders go home (R5), and away from disks that are full.
 //!
 //! `core::metadata` says what could be proposed for a given map; here is when. Time is an argument. Everything is
 //! counted from what this controller has seen itself since it leads: a new leader starts its clocks anew, which makes
@@ -8,6 +8,7 @@
 //! Invariants:  UPK-1  one replica of a partition at a time, and brokers of one zone at a time, are given up
 //!              UPK-2  at most `MOVES_AT_ONCE` partitions move by upkeep's doing
 
+mod full;
 mod homing;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,6 +24,7 @@ use holdfast_core::metadata::{
 use holdfast_core::{BrokerId, Incarnation, PartitionId, ReplicaId, Term, ZoneId};
 
 use crate::reports::Reports;
+use full::FullDisks;
 use homing::Homing;
 
 /// Between two looks: each goes over all partitions.
@@ -37,6 +39,7 @@ const LEARNER_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Upkeep {
     replace_after: Option<Duration>,
     homing: Homing,
+    full: FullDisks,
     looked: Option<Instant>,
     brokers: BTreeMap<BrokerId, Watched>,
 }
@@ -53,7 +56,7 @@ impl Upkeep {
     /// Brokers dead for `replace_after` are replaced; those alive for `home_after` get their leaders back.
     pub(crate) fn new(replace_after: Option<Duration>, home_after: Duration) -> Self {
         let homing = Homing::new(home_after);
-        Upkeep { replace_after, homing, looked: None, brokers: BTreeMap::new() }
+        Upkeep { replace_after, homing, full: FullDisks::default(), looked: None, brokers: BTreeMap::new() }
     }
 
     /// Another controller leads, or nobody.
@@ -61,6 +64,21 @@ impl Upkeep {
         self.brokers.clear();
         self.looked = None;
         self.homing.follow();
+    }
+
+    /// A broker says whether its disk is nearly full.
+    pub(crate) fn disk_is_full(&mut self, broker: BrokerId, full: bool) {
+        self.full.said(broker, full);
+    }
+
+    /// What of the appointments in place of leaders that got stuck helps, with disks being full.
+    pub(crate) fn with_room(
+        &self,
+        map: &ClusterMap,
+        reports: &Reports,
+        appointments: Vec<Appointment>,
+    ) -> Vec<Appointment> {
+        appointments.into_iter().filter_map(|one| self.full.instead(map, reports, one)).collect()
     }
 
     /// These appointments take the place of leaders that got stuck.
@@ -85,6 +103,7 @@ impl Upkeep {
         let mut commands = self.call_off(now, map);
         commands.extend(change(map, reports));
         commands.extend(self.replace(now, map));
+        commands.extend(self.leave_full_disks(map, reports));
         commands.extend(self.go_home(now, map, reports));
         commands
     }
@@ -142,10 +161,20 @@ impl Upkeep {
         Some(Command::Reassign(found))
     }
 
+    fn leave_full_disks(&mut self, map: &ClusterMap, reports: &Reports) -> Option<Command> {
+        let moves = self.full.successors(map, reports);
+        if moves.is_empty() {
+            return None;
+        }
+        tracing::warn!(partitions = moves.len(), "disks are nearly full; others lead what is led there");
+        Some(Command::Appoint(moves))
+    }
+
     fn go_home(&mut self, now: Instant, map: &ClusterMap, reports: &Reports) -> Option<Command> {
         let (brokers, home_after) = (&self.brokers, self.homing.home_after());
-        let moves =
-            self.homing.candidates(now, map, reports, |id| is_for(brokers, now, id, true, home_after));
+        let full = &self.full;
+        let stable = |id| is_for(brokers, now, id, true, home_after) && !full.contains(id);
+        let moves = self.homing.candidates(now, map, reports, stable);
         if moves.is_empty() {
             return None;
         }

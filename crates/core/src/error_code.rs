@@ -42,6 +42,8 @@ pub enum ErrorCode {
     Overloaded,
     /// The partition's storage failed on this broker.
     StorageFailed,
+    /// The leader's disk is as good as full; refused before anything was appended.
+    DiskFull,
     /// The leader changed after the append: the record may appear, once.
     LeaderLost,
     /// Time was up before the outcome was known: the record may appear, once.
@@ -60,7 +62,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ErrorCode; 25] = [
+    pub const ALL: [ErrorCode; 26] = [
         ErrorCode::InvalidRequest,
         ErrorCode::UnknownTopic,
         ErrorCode::UnknownPartition,
@@ -79,6 +81,7 @@ impl ErrorCode {
         ErrorCode::FencedProducer,
         ErrorCode::Overloaded,
         ErrorCode::StorageFailed,
+        ErrorCode::DiskFull,
         ErrorCode::LeaderLost,
         ErrorCode::DeadlineExceeded,
         ErrorCode::ControllerUnavailable,
@@ -109,6 +112,7 @@ impl ErrorCode {
             ErrorCode::FencedProducer => "FENCED_PRODUCER",
             ErrorCode::Overloaded => "OVERLOADED",
             ErrorCode::StorageFailed => "STORAGE_FAILED",
+            ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::LeaderLost => "LEADER_LOST",
             ErrorCode::DeadlineExceeded => "DEADLINE_EXCEEDED",
             ErrorCode::ControllerUnavailable => "CONTROLLER_UNAVAILABLE",
@@ -134,6 +138,7 @@ impl ErrorCode {
                 | ErrorCode::NotEnoughReplicasAfterAppend
                 | ErrorCode::Overloaded
                 | ErrorCode::StorageFailed
+                | ErrorCode::DiskFull
                 | ErrorCode::LeaderLost
                 | ErrorCode::DeadlineExceeded
                 | ErrorCode::ControllerUnavailable

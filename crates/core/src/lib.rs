@@ -6,6 +6,7 @@
 //! ```text
 //! record_batch   the unit of append and checksum, as it stands on disk and on every wire
 //! replication    one partition's replica: promise, recovery, append, commit
+//! retention      what of a partition is kept no longer
 //! metadata       topics, brokers, partition registers: what the controller quorum agrees on
 //! error_code     the stable codes that clients branch on
 //! mutants        rules left out on purpose; only with the feature of that name
@@ -22,6 +23,7 @@ pub mod mutants;
 pub mod offset;
 pub mod record_batch;
 pub mod replication;
+pub mod retention;
 pub mod time;
 
 pub use epoch::{LeaderEpoch, Term};

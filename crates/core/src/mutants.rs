@@ -228,6 +228,13 @@ mod planting {
         "R43":
             /// A change begins while another is under way.
             ChangeDuringChange,
+        "R44":
+            /// A leader trims what is not committed.
+            TrimAboveWatermark,
+            /// What was known of a producer goes with its batches.
+            ForgetTrimmedProducers,
+            /// That a log began anew does not reach the disk.
+            ResetWithoutSync,
         "R46":
             /// A new replica promises nothing.
             CreateWithoutPromise,

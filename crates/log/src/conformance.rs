@@ -4,11 +4,15 @@ mod append_and_read;
 mod checkpoints;
 mod crash;
 mod flushing;
+mod full;
 mod indexing;
 mod interleaving;
 mod model;
 mod opening;
+mod repairing;
+mod repairing_closed;
 mod rolling;
+mod trimming;
 mod truncation;
 
 use std::path::{Path, PathBuf};
@@ -76,10 +80,15 @@ impl Derived for Recorder {
     }
 }
 
-/// What a [`Recorder`] says of the log.
+/// What a [`Recorder`] says of a log of which nothing was trimmed.
 fn snapshot(log: &PartitionLog) -> Vec<u8> {
+    snapshot_of(&content(log))
+}
+
+/// What a [`Recorder`] says of a log of these batches.
+fn snapshot_of(batches: &[RecordBatch]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for batch in content(log) {
+    for batch in batches {
         let (base, length, crc) = seen(batch.header());
         bytes.extend_from_slice(&base.to_be_bytes());
         bytes.extend_from_slice(&length.to_be_bytes());
@@ -188,6 +197,18 @@ fn flush(log: &mut PartitionLog) {
     if let Some(ticket) = log.take_flush() {
         ticket.run().unwrap();
     }
+}
+
+/// The epochs of a log that has these batches.
+fn epochs_of(batches: &[RecordBatch]) -> Vec<(LeaderEpoch, Offset)> {
+    let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
+    for header in batches.iter().map(RecordBatch::header) {
+        let epoch = header.epoch.unwrap();
+        if epochs.last().is_none_or(|(last, _)| *last != epoch) {
+            epochs.push((epoch, header.base_offset));
+        }
+    }
+    epochs
 }
 
 /// Every offset and every time is found where the batches say.

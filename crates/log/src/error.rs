@@ -6,12 +6,25 @@ use std::path::{Path, PathBuf};
 use holdfast_core::record_batch::BatchError;
 use holdfast_core::{LeaderEpoch, Offset};
 
+use crate::fs::is_full;
+
 /// An operation on a partition's log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file system failed. After a failed write or flush the log is poisoned.
     #[error("{doing} {path:?}")]
     Io {
+        /// What was being done, in words.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no room for it. An append or a checkpoint that says so has changed nothing that counts: it may be tried again.
+    #[error("{doing} {path:?}: the file system is full")]
+    Full {
         /// What was being done, in words.
         doing: &'static str,
         /// The file or folder.
@@ -100,6 +113,15 @@ pub enum Damage {
         /// Epoch found.
         found: Option<LeaderEpoch>,
     },
+    /// The disk does not give it.
+    #[error("cannot be read: {problem}")]
+    Unreadable {
+        /// What the system said.
+        problem: String,
+    },
+    /// The note of where the log starts cannot be made out.
+    #[error("the note of where the log starts is damaged")]
+    LogStart,
     /// The log ends below the offset up to which it is known to have been flushed or acknowledged.
     #[error("the log ends here, but was trusted up to offset {trusted_end}")]
     Missing {
@@ -112,6 +134,17 @@ impl LogError {
     /// For `map_err`: names what was being done to `path`.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         let path = path.to_owned();
-        move |source| LogError::Io { doing, path, source }
+        move |source| {
+            if is_full(&source) {
+                LogError::Full { doing, path, source }
+            } else {
+                LogError::Io { doing, path, source }
+            }
+        }
+    }
+
+    /// Whether there is no room for what was to be done.
+    pub fn is_full(&self) -> bool {
+        matches!(self, LogError::Full { .. })
     }
 }

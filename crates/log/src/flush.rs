@@ -62,6 +62,12 @@ impl Dirty {
         });
     }
 
+    /// The log was removed, and is empty at `end`.
+    pub(crate) fn reset(&mut self, end: Offset) {
+        self.files.clear();
+        self.truncated(end, end);
+    }
+
     pub(crate) fn take(&mut self, shared: &Arc<Shared>, end: Offset) -> Option<FlushTicket> {
         if self.files.is_empty() && self.dirs.is_empty() {
             return None;

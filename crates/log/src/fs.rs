@@ -25,6 +25,9 @@ pub enum OpenMode {
     Existing,
     /// It must exist, and is only read: writing to it fails.
     ReadOnly,
+    /// It must exist, and nobody else is given this handle: what is told of failed writes to whoever flushes it is missed
+    /// by none of the others.
+    Apart,
     /// It must not exist and is created empty.
     CreateNew,
     /// It is created, or emptied if it exists.
@@ -60,12 +63,33 @@ pub trait File: Send + Sync + Debug {
 
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Bytes that are flushed, and that nobody will read soon, need not be kept in memory: the next read of them asks the
+    /// disk. A hint.
+    fn forget(&self, _position: u64, _len: u64) {}
 }
 
 /// A mounted file system, held open so that it reports every write error since (Linux 5.8 and later).
 pub trait Volume: Send + Sync + Debug {
     /// Makes everything on it durable, other people's data included: syncfs(2).
     fn sync(&self) -> io::Result<()>;
+
+    /// How much fits, and how much of that is free: fstatvfs(2).
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// Bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of them.
+    pub total: u64,
+    /// Those that this process may still take.
+    pub free: u64,
+}
+
+/// Whether the file system, or what this process may take of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Names of files and folders.

@@ -12,7 +12,7 @@ use holdfast_core::{LeaderEpoch, Offset};
 
 use crate::error::Damage;
 use crate::window::Window;
-use crate::{File, Fs, LogError, OpenMode, recovery, segment};
+use crate::{File, Fs, LogError, OpenMode, log_start, recovery, segment};
 
 /// Bytes read at once where only headers are looked at: small batches come many at a time, large ones are stepped over.
 const HEADERS_AHEAD: usize = 64 << 10;
@@ -86,6 +86,18 @@ pub struct FoundDamage {
     pub source: Damage,
 }
 
+/// Where the log in `dir` starts: what is found below is no part of it. 0 where nobody can tell, which a [`walk`] says.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn log_start(fs: &dyn Fs, dir: &Path) -> Result<Offset, LogError> {
+    match log_start::read(fs, dir) {
+        Ok(start) => Ok(start.base.end),
+        Err(LogError::Corrupt { .. }) => Ok(Offset::ZERO),
+        Err(error) => Err(error),
+    }
+}
+
 /// Walks the log in `dir` from the segment that may hold `from` on, which is 0 for all of it. Damage does not end the
 /// walk; `visit` may. A folder that is not there holds nothing.
 ///
@@ -101,10 +113,25 @@ pub fn walk<E: From<LogError>>(
     if !fs.exists(dir).map_err(LogError::io("looking for folder", dir))? {
         return Ok(());
     }
-    let bases = recovery::segment_bases(fs, dir)?;
+    let mut bases = recovery::segment_bases(fs, dir)?;
+    // As in recovery: what lies below the start as a whole is no part of the log. Where nobody can tell, it starts with what
+    // is there.
+    let (start, unknown) = match log_start::read(fs, dir) {
+        Ok(start) => (start.base.end, None),
+        Err(LogError::Corrupt { segment, source, .. }) => {
+            let offset = bases.first().copied().unwrap_or_default();
+            (offset, Some(FoundDamage { segment, position: 0, offset, unreadable: 0, source }))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    bases.drain(..recovery::below_start(&bases, start));
+    if let Some(damage) = unknown
+        && visit(Step::Damage(damage))?.is_break()
+    {
+        return Ok(());
+    }
     let first = bases.partition_point(|base| *base <= from).saturating_sub(1);
-    // As in recovery: nothing is trimmed from the front of a log yet, so the first segment starts at 0.
-    let expected = if first == 0 { Offset::ZERO } else { bases[first] };
+    let expected = bases.get(first).copied().filter(|base| first > 0 || *base <= start).unwrap_or(start);
     let mut walk = Walk { checks, expected, lost: false, last: None, visit };
     for base in bases.into_iter().skip(first) {
         let path = dir.join(segment::file_name(base));
@@ -235,7 +262,7 @@ fn next_batch(window: &mut Window<'_>, position: u64) -> std::io::Result<Option<
 }
 
 /// The length of a whole batch by its length field, which counts what is behind itself.
-fn claimed_length(head: &[u8]) -> Option<u32> {
+pub(crate) fn claimed_length(head: &[u8]) -> Option<u32> {
     let field = i32::from_be_bytes(*head.get(8..)?.first_chunk()?);
     u32::try_from(field).ok()?.checked_add(12).filter(|length| *length as usize >= HEADER_LEN)
 }

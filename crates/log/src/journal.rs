@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::JournalError;
 
-use crate::fs::{atomic_write, parent_of, temporary_path, write_again};
+use crate::fs::{atomic_write, is_full, parent_of, temporary_path, write_again};
 use crate::{File, Fs, OpenMode};
 use frame::{FRAME_OVERHEAD, FrameHead, MAX_PAYLOAD};
 use scan::FrameScan;
@@ -88,7 +88,8 @@ impl Journal {
         Ok(Journal { fs, path: path.to_owned(), shared: Arc::new(Mutex::new(state)) })
     }
 
-    /// Appends one frame per payload, in one write. Durable only after a flush. A failed write poisons the journal.
+    /// Appends one frame per payload, in one write. Durable only after a flush. A failed write poisons the journal; one for
+    /// which there was no room is taken back, and may be tried again.
     pub fn append(&mut self, payloads: &[&[u8]]) -> Result<(), JournalError> {
         payloads.iter().try_for_each(|payload| check_len(payload))?;
         let mut state = lock(&self.shared);
@@ -106,7 +107,8 @@ impl Journal {
         let buffers: Vec<&[u8]> =
             heads.iter().zip(payloads).flat_map(|(head, payload)| [&head[..], payload]).collect();
         if let Err(error) = state.file.write_all_at(&buffers, start) {
-            state.poisoned = true;
+            let taken_back = is_full(&error) && state.file.set_len(start).is_ok();
+            state.poisoned = !taken_back;
             return Err(JournalError::io("writing journal", &self.path)(error));
         }
         state.written = end;
@@ -138,7 +140,12 @@ impl Journal {
             return Err(JournalError::Poisoned);
         }
         let temporary = temporary_path(&self.path);
-        let (file, written) = self.write_new(&temporary, payloads)?;
+        let (file, written) = self.write_new(&temporary, payloads).inspect_err(|error| {
+            if error.is_full() {
+                // What is in the way of a full disk goes; if not, the next attempt empties it.
+                let _ = self.fs.remove_file(&temporary);
+            }
+        })?;
         let renamed = self.fs.rename(&temporary, &self.path);
         let durable = renamed.and_then(|()| self.fs.sync_dir(parent_of(&self.path)));
         let mut state = lock(&self.shared);

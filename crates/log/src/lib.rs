@@ -5,10 +5,13 @@
 //! reader          reads while the log is appended to, on other threads
 //! recovery        what is kept when a log is opened (rule R33), and what need not be looked at for that
 //! replica         opening the log of a replica by what is stored of it
+//! repair          finding damage in a log that was whole, and writing what a peer has in its place
 //! inspect         looking at a log that nobody has open, past damage, without changing it
 //! segment         one file of batches
 //! index           which offset and which time is where in it: the newest entries in memory, the rest in a file
 //! checkpoint      what is to be known of the log below an offset
+//! log_start       where the log starts once something was trimmed from its front
+//! trim            removing what was trimmed, on another thread
 //! journal         checksummed frames for small durable state
 //! fs              real files, some of them kept open; files in memory that lose what was not synced at a crash
 //! ```
@@ -30,12 +33,15 @@ mod index;
 mod index_file;
 pub mod inspect;
 pub mod journal;
+mod log_start;
 mod partition_log;
 mod reader;
 mod recovery;
+pub mod repair;
 mod replica;
 mod segment;
 mod shared;
+mod trim;
 mod window;
 
 #[cfg(test)]
@@ -49,9 +55,10 @@ pub use flush::FlushTicket;
 pub use fs::cached::CachedFs;
 pub use fs::mem::MemFs;
 pub use fs::real::RealFs;
-pub use fs::{File, Fs, OpenMode, Volume, atomic_write, create_dir_synced};
+pub use fs::{File, Fs, OpenMode, Space, Volume, atomic_write, create_dir_synced, is_full};
 pub use journal::{Journal, JournalError, JournalFlusher};
 pub use partition_log::PartitionLog;
 pub use reader::LogReader;
 pub use recovery::{Opened, Recovery};
-pub use replica::{ReplicaLogError, checkpoint_replica, open_replica};
+pub use replica::{ReplicaLogError, checkpoint_replica, open_replica, reset_replica, trim_replica};
+pub use trim::TrimTicket;

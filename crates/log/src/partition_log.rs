@@ -9,16 +9,22 @@
 //! Invariants:
 //! - Offsets are dense and epochs never decrease, across segments as well.
 //! - Readers see whole batches whose bytes were handed to the operating system.
-//! - After a failed write, truncation or flush nothing is written any more.
+//! - After a failed write, truncation or flush nothing is written any more. A full disk is no failure: what was begun is
+//!   taken back.
 
+mod full;
 mod indexing;
 mod noting;
+mod trimming;
 mod truncation;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_core::record_batch::{BatchHeader, RecordBatch};
+use holdfast_core::replication::Position;
 use holdfast_core::{LeaderEpoch, Offset};
 
 use crate::derived::EveryBatch;
@@ -36,8 +42,6 @@ use noting::Noted;
 pub struct PartitionLog {
     config: LogConfig,
     shared: Arc<Shared>,
-    /// First offset of each epoch in the log, ascending in both.
-    epochs: Vec<(LeaderEpoch, Offset)>,
     dirty: Dirty,
     noted: Noted,
     /// When the active segment was first seen with batches, in the caller's time.
@@ -70,14 +74,15 @@ impl PartitionLog {
         recovery: Recovery,
         derived: &mut dyn Derived,
     ) -> Result<(PartitionLog, Opened), LogError> {
-        create_dir_synced(&*fs, dir).map_err(LogError::io("creating folder", dir))?;
+        create_folder(&*fs, dir).map_err(LogError::io("creating folder", dir))?;
         let found = recovery::scan(&*fs, dir, &config, recovery, derived)?;
         let noted = Noted::forgetting(&*fs, dir, found.end())?;
         found.cut(&*fs, dir)?;
-        let Found { mut segments, index, epochs, active_since, mut opened, .. } = found;
+        let start = found.end();
+        let Found { mut segments, index, epochs, base, active_since, mut opened, .. } = found;
         let mut dirty = Dirty::default();
         if segments.is_empty() {
-            let (segment, file) = create_segment(&*fs, dir, Offset::ZERO)?;
+            let (segment, file) = create_segment(&*fs, dir, start)?;
             dirty.mark_file(segment.base, Part::Segment, &file);
             segments.push(segment);
             opened.created = true;
@@ -88,8 +93,8 @@ impl PartitionLog {
             dirty.mark_dir(dir.to_owned());
             dirty.mark_dir(parent_of(dir).to_owned());
         }
-        let shared = Arc::new(Shared::new(fs, dir, segments, index));
-        let mut log = PartitionLog { config, shared, epochs, dirty, noted, active_since };
+        let shared = Arc::new(Shared::new(fs, dir, segments, index, epochs, base));
+        let mut log = PartitionLog { config, shared, dirty, noted, active_since };
         log.mend_indexes(recovery)?;
         log.take_over_unflushed(recovery)?;
         Ok((log, opened))
@@ -124,10 +129,13 @@ impl PartitionLog {
     /// They can be read at once, but are durable only after a flush.
     ///
     /// # Errors
-    /// If the batches do not fit, nothing is written. If writing fails, the log is poisoned.
+    /// If the batches do not follow, nothing is written. If writing fails, the log is poisoned. After [`LogError::Full`] it is
+    /// not: the first few of the batches may be in it, whole, and the others may be appended once there is room.
     pub fn append(&mut self, batches: &[RecordBatch]) -> Result<(), LogError> {
         self.shared.check_alive()?;
         self.check_follows(batches)?;
+        let indexed = self.catch_up_index();
+        self.poison_unless_full(indexed)?;
         let mut rest = batches;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(self.fitting(rest));
@@ -135,7 +143,7 @@ impl PartitionLog {
                 self.roll()?;
             } else {
                 let written = self.write(now);
-                self.poison_on_error(written)?;
+                self.poison_unless_full(written)?;
             }
             rest = later;
         }
@@ -144,7 +152,7 @@ impl PartitionLog {
 
     fn check_follows(&self, batches: &[RecordBatch]) -> Result<(), LogError> {
         let mut expected = self.log_end_offset();
-        let mut last = self.last_epoch().unwrap_or(LeaderEpoch::ZERO);
+        let mut last = self.position().epoch;
         for header in batches.iter().map(RecordBatch::header) {
             let offset = header.base_offset;
             if offset != expected {
@@ -174,13 +182,9 @@ impl PartitionLog {
         let active = *self.shared.read().active();
         let file = self.unflushed(active.base, Part::Segment)?;
         let buffers: Vec<&[u8]> = batches.iter().map(|batch| &batch.bytes()[..]).collect();
-        file.write_all_at(&buffers, active.len).map_err(|error| {
-            LogError::io("writing segment", &segment::path(&self.shared.dir, active.base))(error)
-        })?;
+        let written = file.write_all_at(&buffers, active.len);
+        written.or_else(|error| self.take_back_write(&*file, &active, error))?;
         for header in batches.iter().map(RecordBatch::header) {
-            if let Some(epoch) = header.epoch.filter(|epoch| self.last_epoch() != Some(*epoch)) {
-                self.epochs.push((epoch, header.base_offset));
-            }
             self.shared.write().push(header, self.config.index_interval.0);
         }
         self.write_index()
@@ -202,8 +206,16 @@ impl PartitionLog {
     /// log has none. Time counts from the first call that finds batches in it; a restart may begin it anew.
     ///
     /// # Errors
-    /// A failure poisons the log.
+    /// A failure poisons the log, except for [`LogError::Full`]: then it may be tried again.
     pub fn roll_if_old(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        self.roll_if_older(now_ms, self.config.segment_age)
+    }
+
+    /// The same for another age.
+    ///
+    /// # Errors
+    /// Those of [`roll_if_old`](Self::roll_if_old).
+    pub fn roll_if_older(&mut self, now_ms: i64, age: Duration) -> Result<bool, LogError> {
         self.shared.check_alive()?;
         if self.shared.read().active().len == 0 {
             return Ok(false);
@@ -211,7 +223,7 @@ impl PartitionLog {
         // A clock that was set back starts the time anew.
         let since = self.active_since.filter(|since| *since <= now_ms).unwrap_or(now_ms);
         self.active_since = Some(since);
-        let limit = i64::try_from(self.config.segment_age.as_millis()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let old = now_ms.saturating_sub(since) >= limit;
         if old {
             self.roll()?;
@@ -222,14 +234,15 @@ impl PartitionLog {
     /// Seals the active segment and starts another.
     fn roll(&mut self) -> Result<(), LogError> {
         let rolled = self.try_roll();
-        self.poison_on_error(rolled)
+        self.poison_unless_full(rolled)
     }
 
     fn try_roll(&mut self) -> Result<(), LogError> {
         let (next, file) = create_segment(&*self.shared.fs, &self.shared.dir, self.log_end_offset())?;
-        self.dirty.mark_file(next.base, Part::Segment, &file);
         self.dirty.mark_dir(self.shared.dir.clone());
-        let blocks = self.seal_index()?;
+        let sealed = self.seal_index();
+        let blocks = sealed.or_else(|error| self.take_back_segment(next.base, error))?;
+        self.dirty.mark_file(next.base, Part::Segment, &file);
         self.shared.write().roll(blocks, next);
         self.active_since = None;
         Ok(())
@@ -279,23 +292,48 @@ impl PartitionLog {
     /// Bytes of memory that the log holds besides a few hundred: for segments, epochs and the index's newest entries.
     pub fn memory_bytes(&self) -> usize {
         let view = self.shared.read();
-        size_of_val(&view.segments[..]) + size_of_val(&self.epochs[..]) + size_of_val(view.index.tail())
+        size_of_val(&view.segments[..]) + size_of_val(&view.epochs[..]) + size_of_val(view.index.tail())
     }
 
     /// The epochs in the log with the offset of the first batch of each, ascending.
-    pub fn epochs(&self) -> &[(LeaderEpoch, Offset)] {
-        &self.epochs
+    pub fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
+        self.shared.read().epochs.clone()
+    }
+
+    /// Where the log starts: its log start offset, and the epoch of the batch below.
+    pub fn base(&self) -> Position {
+        self.shared.read().base
+    }
+
+    /// Where the log ends, and the epoch of the batch below, also if that was trimmed.
+    pub fn position(&self) -> Position {
+        let view = self.shared.read();
+        Position { epoch: view.last_epoch().unwrap_or(view.base.epoch), end: view.end() }
     }
 
     /// Epoch of the last batch; `None` for an empty log.
     pub fn last_epoch(&self) -> Option<LeaderEpoch> {
-        self.epochs.last().map(|(epoch, _)| *epoch)
+        self.shared.read().last_epoch()
     }
 
     /// Whether an earlier write or flush failed, so that nothing can be written any more.
     pub fn is_poisoned(&self) -> bool {
         self.shared.is_poisoned()
     }
+}
+
+impl Drop for PartitionLog {
+    fn drop(&mut self) {
+        // Readers may outlive it, and another log may come in its place: nothing is repaired or removed any more.
+        *self.shared.stand_still() = false;
+    }
+}
+
+/// Its name is durable with the first flush of the log: before that there is nothing in it that anybody was told of, and
+/// thousands of logs are created at once.
+fn create_folder(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    create_dir_synced(fs, parent_of(dir))?;
+    if fs.exists(dir)? { Ok(()) } else { fs.create_dir_all(dir) }
 }
 
 fn create_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(Segment, Arc<dyn File>), LogError> {

@@ -9,7 +9,7 @@ use holdfast_core::record_batch::{BatchError, BatchHeader, HEADER_LEN};
 use crate::LogError;
 use crate::error::Damage;
 use crate::index::Entry;
-use crate::segment::SegmentFile;
+use crate::segment::{Found, Segment, SegmentFile};
 use crate::shared::{Held, Shared};
 
 /// How often a read is repeated because the log was truncated meanwhile.
@@ -18,7 +18,7 @@ const ATTEMPTS: usize = 8;
 /// Reads a log. Cheap to clone; never waits for the disk writes of an append.
 #[derive(Debug, Clone)]
 pub struct LogReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     index_interval: usize,
 }
 
@@ -76,15 +76,29 @@ impl LogReader {
         below: Offset,
     ) -> Result<Option<(Offset, i64)>, LogError> {
         self.untruncated(below, || {
-            let Some((held, position)) = self.plan_timestamp(timestamp_ms)? else { return Ok(None) };
-            let found = held.get().walk(position, |found| found.header.max_timestamp >= timestamp_ms)?;
-            let header = found.map(|found| found.header).filter(|header| header.next_offset() <= below);
-            Ok(header.map(|header| (header.base_offset, header.max_timestamp)))
+            let mut from = Offset::ZERO;
+            while let Some((held, position)) = self.plan_timestamp(timestamp_ms, from)? {
+                let start = self.log_start_offset();
+                let found = held.get().walk(position, |Found { header, .. }| {
+                    header.max_timestamp >= timestamp_ms && header.base_offset >= start
+                })?;
+                if let Some(Found { header, .. }) = found {
+                    let found = (header.base_offset, header.max_timestamp);
+                    return Ok((header.next_offset() <= below).then_some(found));
+                }
+                // The batch that has the segment's largest timestamp lies below the start of the log.
+                from = held.get().segment.end;
+            }
+            Ok(None)
         })
     }
 
     /// Repeats `read` until the log was not truncated during it: what it saw may be neither the old nor the new.
-    fn untruncated<T>(&self, offset: Offset, read: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+    pub(crate) fn untruncated<T>(
+        &self,
+        offset: Offset,
+        read: impl Fn() -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
         for _ in 0..ATTEMPTS {
             let before = self.shared.read().truncations;
             let result = read();
@@ -124,13 +138,15 @@ impl LogReader {
         Ok(Some(Plan { held, position, limit: limit.map_or(segment.len, |entry| entry.position.into()) }))
     }
 
-    /// The segment that has the first batch of that time, and where in it to start looking.
-    fn plan_timestamp(&self, timestamp_ms: i64) -> Result<Option<(Held, u64)>, LogError> {
+    /// The segment, not below `from`, that has the first batch of that time, and where in it to start looking.
+    fn plan_timestamp(&self, timestamp_ms: i64, from: Offset) -> Result<Option<(Held, u64)>, LogError> {
         let before = |entry: &Entry| entry.max_before < timestamp_ms;
         let (segment, lookup) = {
             let view = self.shared.read();
-            let late_enough = |max: Option<i64>| max.is_some_and(|max| max >= timestamp_ms);
-            let number = view.segments.iter().position(|segment| late_enough(segment.max_timestamp));
+            let late_enough = |segment: &Segment| {
+                segment.base >= from && segment.max_timestamp.is_some_and(|max| max >= timestamp_ms)
+            };
+            let number = view.segments.iter().position(late_enough);
             let Some(number) = number else { return Ok(None) };
             (view.segments[number], view.look_up(number, before))
         };

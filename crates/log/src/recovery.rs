@@ -5,7 +5,8 @@
 //! follows: writes reach the disk out of order, so valid batches behind a bad one prove nothing. It is cut only behind a
 //! batch whose checksum was verified, and after an orderly stop not at all.
 //!
-//! What a checkpoint vouches for is not looked at again ([`resume`]).
+//! What a checkpoint vouches for is not looked at again ([`resume`]). What lies below the start of the log ([`log_start`])
+//! is no part of it: it is removed, or where it shares a segment with what follows stepped over.
 //!
 //! Invariant: nothing is changed before everything was looked at.
 
@@ -16,10 +17,12 @@ use std::sync::Arc;
 
 use crc_fast::{CrcAlgorithm, Digest};
 use holdfast_core::record_batch::{BatchError, BatchHeader, CHECKSUM_OFFSET, HEADER_LEN};
+use holdfast_core::replication::{EpochIndex, Position};
 use holdfast_core::{LeaderEpoch, Offset, mutant};
 
 use crate::error::Damage;
 use crate::index::ActiveIndex;
+use crate::log_start::{self, LogStart};
 use crate::segment::{self, Segment};
 use crate::window::Window;
 use crate::{Derived, File, Fs, LogConfig, LogError, OpenMode};
@@ -65,6 +68,10 @@ pub(crate) struct Found {
     pub(crate) index: ActiveIndex,
     /// First offset of each epoch in the log.
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Where the log starts, which may be inside its first segment.
+    pub(crate) base: Position,
+    /// Where the first segment begins.
+    first: Offset,
     /// Since when the last segment is appended to, as far as is known.
     pub(crate) active_since: Option<i64>,
     pub(crate) opened: Opened,
@@ -72,6 +79,8 @@ pub(crate) struct Found {
     torn: bool,
     /// Files behind the end of the log, in order.
     surplus: Vec<PathBuf>,
+    /// Files below its start, in order: a trim that was not finished.
+    trimmed: Vec<PathBuf>,
 }
 
 impl Found {
@@ -85,15 +94,32 @@ impl Found {
     }
 
     pub(crate) fn end(&self) -> Offset {
-        self.segments.last().map_or(Offset::ZERO, |segment| segment.end)
+        self.segments.last().map_or(self.first, |segment| segment.end)
+    }
+
+    /// What was found does not reach the start of the log, or is of another log than the one that was trimmed there: what is
+    /// left of one that began anew (R44). Nothing of it counts.
+    fn begin_at_start(&mut self, dir: &Path) {
+        self.opened.cut_bytes += self.segments.iter().map(|segment| segment.len).sum::<u64>();
+        let gone = self.segments.drain(..).map(|segment| segment::path(dir, segment.base));
+        self.surplus = gone.chain(std::mem::take(&mut self.surplus)).collect();
+        (self.first, self.torn, self.active_since) = (self.base.end, false, None);
+        self.index = ActiveIndex::default();
+        self.epochs.clear();
+    }
+
+    /// Whether what lies below the start is of another log than the one that was trimmed there.
+    fn parts_below_start(&self) -> bool {
+        let below = self.epochs.partition_point(|(_, first)| *first < self.base.end);
+        below.checked_sub(1).is_some_and(|last| self.epochs[last].0 != self.base.epoch)
     }
 
     /// Makes the cut durable. Files go last first: a crash in between leaves no gap that was not there.
     pub(crate) fn cut(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
-        for path in self.surplus.iter().rev() {
+        for path in self.trimmed.iter().chain(self.surplus.iter().rev()) {
             fs.remove_file(path).map_err(LogError::io("removing segment", path))?;
         }
-        if !self.surplus.is_empty() {
+        if !self.surplus.is_empty() || !self.trimmed.is_empty() {
             fs.sync_dir(dir).map_err(LogError::io("syncing folder", dir))?;
         }
         match self.segments.last() {
@@ -116,18 +142,34 @@ pub(crate) fn scan(
     recovery: Recovery,
     derived: &mut dyn Derived,
 ) -> Result<Found, LogError> {
-    let bases = segment_bases(fs, dir)?;
-    let found = resume::resume(fs, dir, recovery, &bases, derived).unwrap_or_default();
+    let LogStart { base, snapshot } = log_start::read(fs, dir)?;
+    let mut bases = segment_bases(fs, dir)?;
+    let trimmed = bases.drain(..below_start(&bases, base.end)).map(|base| segment::path(dir, base)).collect();
+    let resumed = resume::resume(fs, dir, recovery, &bases, base, derived);
+    let visit_from = if resumed.is_some() { Offset::ZERO } else { base.end };
+    if resumed.is_none() && !snapshot.is_empty() {
+        // Who cannot read it does without: the batches that told the same are gone.
+        derived.restore(&snapshot);
+    }
+    let begun = bases.first().copied().filter(|first| *first <= base.end);
+    let found = Found { base, trimmed, first: begun.unwrap_or(base.end), ..resumed.unwrap_or_default() };
     let first = found.segments.len().saturating_sub(1);
     let interval = config.index_interval.0;
-    let mut scanner = Scanner { found, recovery, unverified: None, interval, derived };
+    let mut scanner = Scanner { found, recovery, visit_from, unverified: None, interval, derived };
     for (number, base) in bases.iter().enumerate().skip(first) {
         let (file, path) = open_segment(fs, dir, *base)?;
         let len = file.len().map_err(LogError::io("reading size of segment", &path))?;
         let next_base = bases.get(number + 1).copied();
         scanner.segment(*base, &*file, path, len, next_base)?;
     }
-    let found = scanner.found;
+    let Scanner { mut found, derived, .. } = scanner;
+    // A checkpoint is removed before a log begins anew.
+    if found.end() < base.end || (visit_from == base.end && found.parts_below_start()) {
+        found.begin_at_start(dir);
+        derived.restore(&snapshot);
+    }
+    let end = found.end();
+    trim_epochs(&mut found.epochs, base.end, end);
     if found.end() < recovery.trusted_end && !mutant!(CutDamage) {
         let last = found.segments.last();
         return Err(LogError::Corrupt {
@@ -154,9 +196,23 @@ pub(crate) fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogE
     Ok(bases)
 }
 
+/// How many of the segments lie below `start` as a whole. Never the last.
+pub(crate) fn below_start(bases: &[Offset], start: Offset) -> usize {
+    bases.iter().skip(1).take_while(|base| **base <= start).count()
+}
+
+/// Forgets the epochs below `start` of a log that ends at `end`.
+pub(crate) fn trim_epochs(epochs: &mut Vec<(LeaderEpoch, Offset)>, start: Offset, end: Offset) {
+    let mut index = EpochIndex::new(Position::default(), std::mem::take(epochs), end);
+    index.trim(start);
+    *epochs = index.starts().to_vec();
+}
+
 struct Scanner<'a> {
     found: Found,
     recovery: Recovery,
+    /// What lies below is known otherwise.
+    visit_from: Offset,
     /// First offset and first byte of the batch looked at last, where its checksum was not verified.
     unverified: Option<(Offset, u64)>,
     interval: u64,
@@ -187,7 +243,6 @@ impl Scanner<'_> {
         let follows = base == expected || resumed;
         let scanned = Scanned { file, path, len, is_last: next_base.is_none() };
         if !self.found.has_ended() && !follows {
-            // Nothing is trimmed from the front of a log yet, so the first segment starts at 0.
             let damage = Damage::Gap { expected, found: base };
             self.refuse_unless_torn(expected, &scanned, 0, damage)?;
         }
@@ -272,8 +327,10 @@ impl Scanner<'_> {
             self.found.index.add(header.base_offset - base, position, max_timestamp, self.interval);
             self.active().push(&header);
             self.unverified = (!verified).then_some((header.base_offset, position));
-            self.found.opened.batches += 1;
-            self.derived.visit(&header);
+            if header.base_offset >= self.visit_from {
+                self.found.opened.batches += 1;
+                self.derived.visit(&header);
+            }
         }
     }
 
@@ -282,9 +339,21 @@ impl Scanner<'_> {
         if header.base_offset != expected {
             return Some(Damage::Gap { expected, found: header.base_offset });
         }
-        let last = self.found.last_epoch();
+        let Found { base, .. } = self.found;
+        if expected < base.end && header.next_offset() > base.end {
+            // The start of the log is a batch boundary.
+            return Some(Damage::Gap { expected: base.end, found: expected });
+        }
+        let mut last = self.found.last_epoch();
+        if expected >= base.end {
+            let parts = expected == base.end && self.visit_from == base.end && self.found.parts_below_start();
+            if parts {
+                return Some(Damage::Epoch { last: base.epoch, found: header.epoch });
+            }
+            last = last.max(base.epoch);
+        }
         match header.epoch {
-            Some(epoch) if epoch > last || self.found.epochs.is_empty() => {
+            Some(epoch) if epoch > last || (epoch == last && self.found.epochs.is_empty()) => {
                 self.found.epochs.push((epoch, header.base_offset));
                 None
             }

@@ -5,13 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use holdfast_core::LeaderEpoch;
 use holdfast_core::record_batch::BatchHeader;
-use holdfast_core::replication::{EpochIndex, FoundLog, ProducerTable, StoredReplica};
+use holdfast_core::replication::{EpochIndex, FoundLog, Position, ProducerTable, StoredReplica};
+use holdfast_core::{LeaderEpoch, Offset};
 
-use crate::{Derived, Fs, LogConfig, LogError, Opened, PartitionLog, Recovery};
+use crate::{Derived, Fs, LogConfig, LogError, Opened, PartitionLog, Recovery, TrimTicket};
 
-/// First byte of a snapshot. Another one is not read: the log is.
+/// First byte of a snapshot. In a checkpoint another one is not read: the log is. In the note of where a log starts there is
+/// nothing else to read, so whoever changes the encoding goes on reading the earlier ones.
 const SNAPSHOT_VERSION: u8 = 1;
 
 /// Why a replica's log cannot be opened. Nothing of it was changed.
@@ -27,6 +28,8 @@ pub enum ReplicaLogError {
         found: LeaderEpoch,
         /// What was promised.
         promise: LeaderEpoch,
+        /// Where that epoch begins.
+        at: Offset,
     },
     /// The files cannot be read or written.
     #[error("opening the log")]
@@ -80,11 +83,12 @@ pub fn open_replica(
         LogError::Corrupt { .. } => ReplicaLogError::Damaged(error),
         _ => ReplicaLogError::Log(error),
     })?;
-    let epochs = EpochIndex::new(log.epochs().to_vec(), log.log_end_offset());
+    let epochs = EpochIndex::new(log.base(), log.epochs(), log.log_end_offset());
     let found = FoundLog { epochs, producers: producers.0, ..FoundLog::default() };
     let overreach = stored.and_then(|stored| Some((stored.overreach(&found.epochs)?, stored.state.promise)));
+    let at = found.epochs.starts().last().map_or(Offset::ZERO, |(_, first)| *first);
     match overreach {
-        Some((found, promise)) => Err(ReplicaLogError::Overreach { found, promise }),
+        Some((found, promise)) => Err(ReplicaLogError::Overreach { found, promise, at }),
         None => Ok((log, found, opened)),
     }
 }
@@ -98,11 +102,45 @@ pub fn checkpoint_replica(log: &mut PartitionLog, producers: &ProducerTable) -> 
     if !producers.is_complete() {
         return Ok(());
     }
-    match postcard::to_extend(producers, vec![SNAPSHOT_VERSION]) {
-        Ok(snapshot) => log.checkpoint(&snapshot),
-        // Plain data always has an encoding; if not, the log has it all.
-        Err(_) => Ok(()),
+    match encode(producers) {
+        Some(snapshot) => log.checkpoint(&snapshot),
+        // The log has it all.
+        None => Ok(()),
     }
+}
+
+/// Lets a replica's log start at `start`. `producers` is what is known of exactly what lies below. The ticket, if there is
+/// one, does on another thread what may take long.
+///
+/// # Errors
+/// Those of [`PartitionLog::trim_to`].
+pub fn trim_replica(
+    log: &mut PartitionLog,
+    start: Position,
+    producers: &ProducerTable,
+) -> Result<Option<TrimTicket>, LogError> {
+    match encode(producers) {
+        Some(snapshot) => log.trim_to(start, snapshot),
+        // What cannot be noted must not go.
+        None => Ok(None),
+    }
+}
+
+/// Puts an empty log in the place of a replica's, that starts and ends at `start`.
+///
+/// # Errors
+/// Those of [`PartitionLog::reset_to`].
+pub fn reset_replica(
+    log: &mut PartitionLog,
+    start: Position,
+    producers: &ProducerTable,
+) -> Result<(), LogError> {
+    log.reset_to(start, encode(producers).unwrap_or_default())
+}
+
+/// `None` for what has no encoding, which plain data always has.
+fn encode(producers: &ProducerTable) -> Option<Vec<u8>> {
+    postcard::to_extend(producers, vec![SNAPSHOT_VERSION]).ok()
 }
 
 /// The producers of a log as they are derived from it.
@@ -125,7 +163,7 @@ impl Derived for Producers {
 mod tests {
     use holdfast_core::record_batch::{ProducerRef, RecordBatch, RecordBatchBuilder};
     use holdfast_core::replication::{Checkpoint, DurableState};
-    use holdfast_core::{Offset, ProducerId, Term};
+    use holdfast_core::{ProducerId, Term};
 
     use super::*;
     use crate::MemFs;

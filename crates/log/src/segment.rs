@@ -73,12 +73,14 @@ impl SegmentFile<'_> {
         while position < self.segment.len {
             let bytes =
                 window.get(position, HEADER_LEN).map_err(LogError::io("reading segment", self.path))?;
-            let header = BatchHeader::decode(bytes).map_err(|error| self.corrupt(position, error.into()))?;
+            let here = expected.unwrap_or(self.segment.base);
+            let header =
+                BatchHeader::decode(bytes).map_err(|error| self.corrupt_at(here, position, error.into()))?;
             let base = header.base_offset;
             let expected_base = expected.unwrap_or(base);
             if base != expected_base {
                 let damage = Damage::Gap { expected: expected_base, found: base };
-                return Err(self.corrupt(position, damage));
+                return Err(self.corrupt_at(expected_base, position, damage));
             }
             let found = Found { header, position };
             if stop(&found) {
@@ -93,7 +95,11 @@ impl SegmentFile<'_> {
     /// Damage found while reading what was whole once. Where the batch headers cannot be believed, the offset is
     /// only known to be in this segment.
     pub(crate) fn corrupt(&self, position: u64, source: Damage) -> LogError {
-        LogError::Corrupt { offset: self.segment.base, segment: self.path.to_path_buf(), position, source }
+        self.corrupt_at(self.segment.base, position, source)
+    }
+
+    fn corrupt_at(&self, offset: Offset, position: u64, source: Damage) -> LogError {
+        LogError::Corrupt { offset, segment: self.path.to_path_buf(), position, source }
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use holdfast_core::Offset;
 use holdfast_core::record_batch::BatchHeader;
+use holdfast_core::replication::Position;
+use holdfast_core::{LeaderEpoch, Offset};
 
 use crate::index::{ActiveIndex, Between, Entry};
 use crate::index_file::{self, IndexFile};
 use crate::segment::{self, Segment, SegmentFile};
-use crate::{File, Fs, LogError, OpenMode};
+use crate::trim::Trimming;
+use crate::{File, Fs, LogError, OpenMode, recovery};
 
 /// The segments in order. Never empty; only the last one is appended to.
 #[derive(Debug)]
@@ -19,7 +21,11 @@ pub(crate) struct View {
     pub(crate) segments: Vec<Segment>,
     /// Of the last segment.
     pub(crate) index: ActiveIndex,
-    /// Counts truncations. A read during which it changed may have seen old and new bytes side by side.
+    /// First offset of each epoch in the log, ascending in both.
+    pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Where the log starts, which may be inside its first segment, and the epoch of the batch below.
+    pub(crate) base: Position,
+    /// Counts truncations, from either end. A read during which it changed may have seen old and new bytes side by side.
     pub(crate) truncations: u64,
 }
 
@@ -50,6 +56,20 @@ impl View {
         let Segment { base, len, max_timestamp, .. } = *self.active();
         self.index.add(header.base_offset - base, len, max_timestamp, interval);
         self.active_mut().push(header);
+        if let Some(epoch) = header.epoch.filter(|epoch| self.last_epoch() != Some(*epoch)) {
+            self.epochs.push((epoch, header.base_offset));
+        }
+    }
+
+    /// Epoch of the last batch; `None` for an empty log.
+    pub(crate) fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// Epoch of the batch at `offset`, which is in the log.
+    pub(crate) fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let begun = self.epochs.partition_point(|(_, first)| *first <= offset);
+        begun.checked_sub(1).map(|last| self.epochs[last].0)
     }
 
     /// The active segment is sealed; its index file has that many blocks. `next` is appended to from now on.
@@ -64,12 +84,32 @@ impl View {
         let removed = self.segments.split_off(number + 1);
         *self.active_mut() = active;
         self.index = index;
+        self.epochs.retain(|(_, first)| *first < active.end);
         self.truncations += 1;
         removed
     }
 
+    /// The log starts at `base` from now on. Segments that lie below as a whole are known no more.
+    pub(crate) fn trim(&mut self, base: Position) {
+        let bases: Vec<Offset> = self.segments.iter().map(|segment| segment.base).collect();
+        self.segments.drain(..recovery::below_start(&bases, base.end));
+        let end = self.end();
+        recovery::trim_epochs(&mut self.epochs, base.end, end);
+        self.base = base;
+        self.truncations += 1;
+    }
+
+    /// The log is empty from now on, and starts at `base`.
+    pub(crate) fn reset(&mut self, base: Position) {
+        self.segments = vec![Segment::new(base.end)];
+        self.index = ActiveIndex::default();
+        self.epochs.clear();
+        self.base = base;
+        self.truncations += 1;
+    }
+
     pub(crate) fn start(&self) -> Offset {
-        self.segments.first().map_or(Offset::ZERO, |segment| segment.base)
+        self.base.end
     }
 
     pub(crate) fn end(&self) -> Offset {
@@ -105,8 +145,12 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     view: RwLock<View>,
     poisoned: AtomicBool,
+    /// Held while bytes that were written before are written anew, and while the log is cut: the two must not meet. Says
+    /// whether the log has its owner: without one, another log may stand in the same folder.
+    owned: Mutex<bool>,
     /// Sealed segments of which a reader found the index to be bad.
     bad_indexes: Mutex<BTreeSet<Offset>>,
+    pub(crate) trimming: Trimming,
 }
 
 /// A segment's file, held open.
@@ -128,14 +172,23 @@ impl Held {
 }
 
 impl Shared {
-    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, segments: Vec<Segment>, index: ActiveIndex) -> Shared {
-        let view = RwLock::new(View { segments, index, truncations: 0 });
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        segments: Vec<Segment>,
+        index: ActiveIndex,
+        epochs: Vec<(LeaderEpoch, Offset)>,
+        base: Position,
+    ) -> Shared {
+        let view = RwLock::new(View { segments, index, epochs, base, truncations: 0 });
         Shared {
             fs,
             dir: dir.to_owned(),
             view,
             poisoned: AtomicBool::new(false),
+            owned: Mutex::new(true),
             bad_indexes: Mutex::default(),
+            trimming: Trimming::default(),
         }
     }
 
@@ -178,6 +231,11 @@ impl Shared {
     /// The segments whose index was found to be bad since the last call.
     pub(crate) fn take_bad_indexes(&self) -> BTreeSet<Offset> {
         std::mem::take(&mut *self.bad_indexes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nothing is repaired, and nothing is cut, as long as this is held.
+    pub(crate) fn stand_still(&self) -> MutexGuard<'_, bool> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn poison(&self) {

@@ -150,7 +150,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::FencedProducer | ErrorCode::LeaderLost | ErrorCode::NotEnoughReplicasAfterAppend => {
             Code::Aborted
         }
-        ErrorCode::Overloaded => Code::ResourceExhausted,
+        ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::WrongCluster => Code::PermissionDenied,
         ErrorCode::LeaderUnavailable

@@ -105,6 +105,7 @@ impl Controller {
             replication: plan.replicas as u32,
             durability: plan.durability,
             zone_waiver: plan.replicas < 3,
+            ..TopicSpec::default()
         };
         let created =
             controller.propose(Command::CreateTopic { id: TOPIC, name: "simulated".to_owned(), spec });

@@ -45,6 +45,10 @@ sights! {
     NotedLog => "a start from a checkpoint",
     /// A log was shorter after a start.
     TailLost => "an unflushed tail lost",
+    /// The front of a log was trimmed (R44).
+    Trimmed => "a log trimmed",
+    /// A log that lacked what was trimmed began anew (R44).
+    BegunAnew => "a log begun anew",
     /// A log was put aside for damage (R33).
     Quarantined => "a damaged log put aside",
     /// A process started from a log that was closed in order.

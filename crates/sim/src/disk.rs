@@ -17,8 +17,13 @@ use std::collections::VecDeque;
 use holdfast_core::Offset;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Checkpoint, DurableState, Event, Replica, StoredReplica};
-use holdfast_log::{FlushTicket, Journal, LogConfig, LogError, MemFs, PartitionLog, checkpoint_replica};
+use holdfast_core::replication::{
+    Checkpoint, DurableState, Event, Position, ProducerTable, Replica, StoredReplica,
+};
+use holdfast_log::{
+    FlushTicket, Journal, LogConfig, LogError, MemFs, PartitionLog, TrimTicket, checkpoint_replica,
+    reset_replica, trim_replica,
+};
 
 pub(crate) use damage::Break;
 pub(crate) use open::Found;
@@ -39,6 +44,8 @@ pub(crate) struct Disk {
     flushed: Offset,
     /// End of what the process that died last left behind.
     left: Offset,
+    /// Where the log starts, as far as that is certain to be found again.
+    trimmed: Offset,
     /// The machine was booted so often.
     boot: u64,
     /// Whether the log failed since the last start.
@@ -58,6 +65,8 @@ pub(crate) struct Disk {
 struct Open {
     log: Option<PartitionLog>,
     journal: Journal,
+    /// What was trimmed and not removed yet.
+    trims: Vec<TrimTicket>,
     /// A flush under way, with the generation it will prove.
     flushing: Option<(u64, FlushTicket)>,
     /// The generation of a flush that was asked for.
@@ -91,6 +100,7 @@ impl Disk {
             stored: None,
             flushed: Offset::ZERO,
             left: Offset::ZERO,
+            trimmed: Offset::ZERO,
             boot: 1,
             failed: false,
             powerless: false,
@@ -149,6 +159,53 @@ impl Disk {
         if found == end { Ok(()) } else { Err(LogError::NotContiguous { expected: end, got: found }) }
     }
 
+    /// Lets the log start higher. What is left to do for that is done with the end of a flush.
+    pub(crate) fn trim(&mut self, start: Position, producers: &ProducerTable) -> Result<(), LogError> {
+        let Some(log) = self.log_mut() else { return Err(LogError::Poisoned) };
+        let ticket = trim_replica(log, start, producers)?;
+        if let Some(open) = &mut self.open {
+            open.trims.extend(ticket);
+        }
+        Ok(())
+    }
+
+    /// As on a thread of its own. What fails is made up for with the next one, or at the next start.
+    pub(crate) fn end_trims(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let Some(start) = open.log.as_ref().map(PartitionLog::log_start_offset) else { return };
+        let tickets = std::mem::take(&mut open.trims);
+        if !tickets.is_empty() && tickets.iter().all(|ticket| ticket.run().is_ok()) {
+            self.trimmed = start;
+        }
+    }
+
+    /// Puts an empty log in the place of this one, durably.
+    pub(crate) fn reset(&mut self, start: Position, producers: &ProducerTable) -> Result<(), LogError> {
+        let Some(log) = self.log_mut() else { return Err(LogError::Poisoned) };
+        reset_replica(log, start, producers)?;
+        (self.flushed, self.trimmed) = (start.end, start.end);
+        if let Some(open) = &mut self.open {
+            open.trims.clear();
+        }
+        Ok(())
+    }
+
+    /// Log start offset.
+    pub(crate) fn start(&self) -> Offset {
+        self.log().map_or(Offset::ZERO, PartitionLog::log_start_offset)
+    }
+
+    /// Log start offset that no death of the process takes back.
+    pub(crate) fn trimmed(&self) -> Offset {
+        self.trimmed
+    }
+
+    /// Where somebody may want the log to start.
+    pub(crate) fn boundaries(&self) -> Vec<Offset> {
+        let Some(log) = self.log() else { return Vec::new() };
+        log.segment_bases().into_iter().chain([log.log_end_offset()]).collect()
+    }
+
     fn log_mut(&mut self) -> Option<&mut PartitionLog> {
         self.open.as_mut()?.log.as_mut()
     }
@@ -166,11 +223,11 @@ impl Disk {
         read.and_then(|bytes| RecordBatch::split(bytes).ok())
     }
 
-    /// Every batch of the log, read from its files. `None` where one is damaged.
+    /// Every batch of the log from its start on, read from its files. `None` where one is damaged.
     pub(crate) fn read_all(&mut self) -> Option<Vec<RecordBatch>> {
-        let mut batches: Vec<RecordBatch> = Vec::new();
+        let (mut batches, start): (Vec<RecordBatch>, _) = (Vec::new(), self.start());
         loop {
-            let from = batches.last().map_or(Offset::ZERO, |batch| batch.header().next_offset());
+            let from = batches.last().map_or(start, |batch| batch.header().next_offset());
             let more = self.read(from, 1 << 20)?;
             if more.is_empty() {
                 return Some(batches);
@@ -212,6 +269,7 @@ impl Disk {
         if ticket.run().is_err() {
             return Some(Event::StorageFailed);
         }
+        self.end_trims();
         let end = ticket.end();
         self.flushed = self.flushed.max(end);
         Some(Event::Flushed { generation, end })

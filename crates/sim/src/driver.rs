@@ -115,6 +115,22 @@ impl World {
                 }
                 Ok(())
             }
+            Action::Trim { start, producers } => {
+                oracle.trimming(node, start)?;
+                // A log that cannot be trimmed has failed already.
+                match disk.trim(start, &producers) {
+                    Ok(()) => Ok(()),
+                    Err(_) => self.fail_log(node, partition, Sight::WriteFailed),
+                }
+            }
+            Action::Reset { start, producers } => {
+                let assignment = slot.replica.as_ref().and_then(Replica::assignment);
+                oracle.resetting(node, start, assignment.and_then(|assignment| assignment.unclean_term))?;
+                match disk.reset(start, &producers) {
+                    Ok(()) => Ok(()),
+                    Err(_) => self.fail_log(node, partition, Sight::WriteFailed),
+                }
+            }
             Action::Flush { generation } => {
                 disk.want_flush(generation);
                 Ok(())
@@ -246,6 +262,7 @@ impl World {
         let note_log = node.random.chance(150);
         if node.random.chance(300)
             && let Some(replica) = &slot.replica
+            && replica.epochs().base().end == slot.disk.start()
             && !slot.disk.checkpoint(replica.status().high_watermark, replica.durable_end())
         {
             self.coverage.see(Sight::PromiseFailed);

@@ -7,7 +7,7 @@
 //! committed so far; the steps between two states are judged as the oracle of the simulation does (REP-1 to REP-8).
 //! The schedule of a violation is a shortest one.
 //!
-//! Not in here: learners and deleted replicas, unclean terms, failing disks, a stored high watermark, deaths between two
+//! Not in here: learners and deleted replicas, unclean terms, trims, failing disks, a stored high watermark, deaths between two
 //! writes of one step unless the bounds ask for them.
 
 mod disk;

@@ -1,10 +1,11 @@
-//! Judges a run: what must hold between replicas after every step (REP-1 to REP-7), and for producers (REP-8).
+//! Judges a run: what must hold between replicas after every step (REP-1 to REP-7, REP-9), and for producers (REP-8).
 //!
 //! It sees everything at once, so it needs no protocol: it keeps the one committed sequence, who was active in which
 //! epoch, and what each epoch put at each offset. A log is known by its chain: one digest per batch over the batch and
 //! all before it, so that equal digests mean equal prefixes.
 
 mod commits;
+mod trims;
 mod view;
 
 use std::collections::BTreeMap;
@@ -123,15 +124,25 @@ impl Oracle {
 
     /// A process starts: what its files hold now. What was flushed below `kept` has to be there, unless the replica says
     /// itself that it may have forgotten (R35).
-    pub(crate) fn reloaded(&mut self, node: usize, kept: Offset, found: &Found) -> Result<(), Violation> {
+    pub(crate) fn reloaded(
+        &mut self,
+        node: usize,
+        kept: Offset,
+        trimmed: Offset,
+        found: &Found,
+    ) -> Result<(), Violation> {
         let name = self.name(node);
         let Loaded { state, epochs, damaged, .. } = &found.loaded;
         let view = &mut self.views[node];
         view.stop();
         let before = view.end();
         let flushed = view.chain_below(kept);
+        let start = epochs.base().end;
+        ensure(*damaged || (start >= trimmed && view.chain_below(start).is_some()), "REP-9", || {
+            format!("{name} had trimmed its log at {trimmed}, and finds one that starts at {start}")
+        })?;
         if let Some(batches) = &found.batches {
-            view.reload(batches);
+            view.reload(start, batches);
         } else {
             let held = view.count(epochs.end());
             view.log.truncate(held);
@@ -344,7 +355,7 @@ impl Oracle {
     pub(crate) fn finish(
         &self,
         written: &BTreeMap<ProducerId, i32>,
-        logs: &[(usize, Vec<RecordBatch>)],
+        logs: &[(usize, Offset, Vec<RecordBatch>)],
     ) -> Result<(), Violation> {
         // An unclean recovery may have taken what was acknowledged.
         let whole = self.coverage.of(Sight::UncleanLoss) == 0;
@@ -354,9 +365,9 @@ impl Oracle {
                 format!("producer {producer} wrote {records} records, and {committed} are committed")
             })?;
         }
-        for (node, batches) in logs {
-            let mut view = View::default();
-            view.reload(batches);
+        for (node, start, batches) in logs {
+            let mut view = self.views[*node].clone();
+            view.reload(*start, batches);
             let committed = self.committed.last().map(|last| (last.next, last.chain));
             let held = view.log.last().map(|last| (last.next, last.chain));
             ensure(held == committed, "REP-2", || {

@@ -30,6 +30,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How long disks take, and how they are laid out.
     pub disk: DiskPlan,
+    /// Whether leaders trim their logs now and then.
+    pub trims: bool,
     /// Whether replica sets change.
     pub moves: bool,
     /// Whether a majority may forget at once what it acknowledged, or lose its disks where replica sets change, and an
@@ -245,6 +247,7 @@ impl Plan {
             write_interval: random.micros(20_000, 300_000),
             network: network_of_seed(random),
             disk: disk_of_seed(random),
+            trims: random.chance(500),
             moves,
             unclean,
             faults: faults_of_seed(random, replicas, moves, unclean),

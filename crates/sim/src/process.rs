@@ -90,12 +90,12 @@ impl World {
     fn load(&mut self, run: Run, partition: usize) -> Result<(), Violation> {
         let me = self.nodes[run.node].replica_id();
         let slot = &mut self.nodes[run.node].slots[partition];
-        let kept = slot.disk.flushed();
+        let (kept, trimmed) = (slot.disk.flushed(), slot.disk.trimmed());
         match slot.disk.open(me, run.incarnation) {
             Ok(None) => Ok(()),
             Ok(Some(found)) => {
                 self.trace(|| format!("node {} partition {partition} starts: {}", run.node, found.summary()));
-                self.oracles[partition].reloaded(run.node, kept, &found)?;
+                self.oracles[partition].reloaded(run.node, kept, trimmed, &found)?;
                 self.start_replica(run, partition, found.loaded)
             }
             // The machine lost power while its process started.

@@ -14,7 +14,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use holdfast_core::metadata::{Register, majority};
-use holdfast_core::replication::RequestId;
+use holdfast_core::replication::{Event, RequestId};
 use holdfast_core::{ProducerId, ReplicaId, Timestamp};
 
 use crate::controller::{Controller, Report, node_of};
@@ -272,11 +272,29 @@ impl World {
         }
         for partition in 0..self.plan.partitions {
             self.watch_majority(partition, &heard);
+            self.offer_trim(partition, &heard)?;
             if self.plan.unclean {
                 self.order_unclean_recovery(partition, &heard);
             }
         }
         self.queue.plan(self.now + OBSERVE_INTERVAL, Happening::Observe);
+        Ok(())
+    }
+
+    /// Those who lead, or think so, are told that some of their log is kept no longer.
+    fn offer_trim(&mut self, partition: usize, running: &BTreeSet<usize>) -> Result<(), Violation> {
+        if !self.plan.trims || !self.random.chance(150) {
+            return Ok(());
+        }
+        for &node in running {
+            let slot = &self.nodes[node].slots[partition];
+            if !slot.replica.as_ref().is_some_and(|replica| replica.status().active) {
+                continue;
+            }
+            if let Some(to) = self.random.pick(&slot.disk.boundaries()) {
+                self.tell(node, partition, Event::Trim { to })?;
+            }
+        }
         Ok(())
     }
 

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_core::metadata::LeaderReport;
+use holdfast_core::metadata::{Durability, LeaderReport};
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Action, Checkpoint, Event, Replica, ReplicaStatus, RequestId};
+use holdfast_core::replication::{
+    Action, Assignment, Checkpoint, Envelope, Event, Message, Replica, ReplicaStatus, RequestId,
+    StoredReplica,
+};
 use holdfast_core::{LeaderEpoch, Offset, PartitionId, ReplicaId, Term, Timestamp};
-use holdfast_log::{LogError, LogReader, PartitionLog, checkpoint_replica};
+use holdfast_log::{LogError, PartitionLog, checkpoint_replica};
 use tokio::sync::watch;
 
+use super::paused::Paused;
+use super::reading::read_for_replica;
 use super::registry::PartitionHandle;
 use super::shard::ShardContext;
 use super::{Command, ProduceReply};
@@ -26,15 +31,19 @@ const NOTED_BYTES_AT_CLOSE: u64 = 1 << 20;
 
 /// One replica with its log.
 pub(super) struct Driver {
-    partition: PartitionId,
-    replica: Replica,
-    log: PartitionLog,
+    pub(super) partition: PartitionId,
+    pub(super) replica: Replica,
+    pub(super) log: PartitionLog,
+    /// What waits for room on the disk, and holds up everything behind it.
+    pub(super) paused: Option<Paused>,
+    /// Whether the log failed, and whether somebody leads without this replica since.
+    failure: Option<Failure>,
     /// The generation of a flush that runs, and of one that was asked for meanwhile.
     flushing: Option<u64>,
     flush_wanted: Option<u64>,
     requests: BTreeMap<RequestId, ProduceReply>,
     next_request: u64,
-    status: watch::Sender<ReplicaStatus>,
+    pub(super) status: watch::Sender<ReplicaStatus>,
     size_bytes: watch::Sender<u64>,
     /// What was noted last, by this run or an earlier one.
     noted: Checkpoint,
@@ -54,6 +63,8 @@ impl Driver {
             partition,
             replica,
             log,
+            paused: None,
+            failure: None,
             flushing: None,
             flush_wanted: None,
             requests: BTreeMap::new(),
@@ -64,8 +75,10 @@ impl Driver {
         }
     }
 
-    pub(super) fn handle_for_readers(&self) -> PartitionHandle {
+    pub(super) fn handle_for_readers(&self, context: &ShardContext) -> PartitionHandle {
         PartitionHandle {
+            partition: self.partition,
+            newest: context.newest.clone(),
             reader: self.log.reader(),
             status: self.status.subscribe(),
             size_bytes: self.size_bytes.subscribe(),
@@ -73,10 +86,38 @@ impl Driver {
     }
 
     pub(super) fn handle(&mut self, now: Timestamp, event: Event) {
+        let Some(event) = self.sift(event) else { return };
+        let failed = event == Event::StorageFailed;
+        if let Some(failure) = &mut self.failure {
+            failure.led_without |= is_lead(&event, self.status.borrow().epoch);
+        }
         self.replica.handle(now, event);
+        if failed {
+            self.failure.get_or_insert_default();
+            self.end_pause(now);
+        }
     }
 
-    pub(super) fn produce(&mut self, now: Timestamp, batch: RecordBatch, reply: ProduceReply) {
+    /// Whether the log failed and the partition does without this replica.
+    pub(super) fn is_replaceable(&self) -> bool {
+        self.failure.is_some_and(|failure| failure.led_without)
+    }
+
+    /// What a replica that begins anew in the place of this one starts from; `None` before that is on disk.
+    pub(super) fn remains(&self) -> Option<(StoredReplica, Durability, Assignment)> {
+        let state = self.replica.durable_state();
+        let assignment = state.assignment.clone().filter(|_| self.replica.is_persisted())?;
+        let stored = StoredReplica { checkpoint: self.noted, ..StoredReplica::new(state) };
+        Some((stored, self.replica.durability(), assignment))
+    }
+
+    pub(super) fn produce(&mut self, context: &ShardContext, batch: RecordBatch, reply: ProduceReply) {
+        if let Some(refusal) = self.refuses(context, &batch) {
+            // An error says that the caller went away.
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        let now = context.clock.now();
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.requests.insert(request, reply);
@@ -92,7 +133,7 @@ impl Driver {
         match &flushed.result {
             Ok(()) => {
                 let (generation, end) = (flushed.generation, flushed.ticket.end());
-                self.replica.handle(now, Event::Flushed { generation, end });
+                self.handle(now, Event::Flushed { generation, end });
             }
             Err(error) => self.fail(now, "flushing the log", error),
         }
@@ -104,7 +145,10 @@ impl Driver {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.replica.next_deadline()
+        match &self.paused {
+            Some(paused) => Some(paused.deadline()),
+            None => self.replica.next_deadline(),
+        }
     }
 
     /// Whether a flush runs whose end was not told yet.
@@ -119,8 +163,11 @@ impl Driver {
     }
 
     fn note_log_for_close(&mut self) -> bool {
-        self.log.bytes_since_checkpoint() < NOTED_BYTES_AT_CLOSE
-            || (self.note_log().is_ok() && self.flush_now())
+        if self.log.bytes_since_checkpoint() < NOTED_BYTES_AT_CLOSE {
+            return true;
+        }
+        // Without room the next start reads more: no reason to doubt what is flushed.
+        self.note_log().or_else(unless_full).is_ok() && self.flush_now()
     }
 
     fn flush_now(&mut self) -> bool {
@@ -129,14 +176,14 @@ impl Driver {
 
     /// What the log needs now and then: an old segment is sealed, and what is known of the log is noted.
     pub(super) fn maintain_log(&mut self, context: &ShardContext, wall_clock_ms: i64) {
-        if self.log.is_poisoned() {
+        if self.log.is_poisoned() || self.paused.is_some() {
             return;
         }
         let mut maintained = self.log.roll_if_old(wall_clock_ms).map(|_| ());
         if maintained.is_ok() && self.log.bytes_since_checkpoint() >= NOTED_BYTES {
             maintained = self.note_log();
         }
-        if let Err(error) = maintained {
+        if let Err(error) = maintained.or_else(unless_full) {
             self.fail(context.clock.now(), "keeping the log in order", &error);
             self.perform(context);
         }
@@ -152,6 +199,10 @@ impl Driver {
 
     /// Watermarks worth noting since the last time.
     pub(super) fn checkpoint(&mut self) -> Option<Checkpoint> {
+        if self.replica.epochs().base() != self.log.base() {
+            // It is to begin anew (R44): until it has, the watermark says nothing of what it holds.
+            return None;
+        }
         let high_watermark = self.replica.status().high_watermark.min(self.log.log_end_offset());
         let checkpoint = self.noted.next(high_watermark, self.replica.durable_end());
         let news = checkpoint != self.noted;
@@ -161,6 +212,11 @@ impl Driver {
 
     /// Performs everything that the replica asks for.
     pub(super) fn perform(&mut self, context: &ShardContext) {
+        if !self.goes_on(context) {
+            // What was written before is flushed all the same.
+            self.start_flush(context);
+            return;
+        }
         let now = context.clock.now();
         let mut published = false;
         while let Some(action) = self.replica.next_action() {
@@ -171,17 +227,31 @@ impl Driver {
                     let own = context.own.clone();
                     context.states.persist(self.partition, number, state, taken_back, own);
                 }
-                Action::Append { batches } => {
-                    if let Err(error) = self.log.append(&batches) {
-                        self.fail(now, "appending to the log", &error);
+                action @ (Action::Append { .. } | Action::Reset { .. }) => {
+                    let batches = self.to_keep(context, &action);
+                    if !self.write(context, action) {
+                        break;
                     }
+                    context.newest.append(self.partition, &batches);
                 }
-                Action::Truncate { end } => self.truncate(now, end),
+                Action::Truncate { end } => {
+                    context.newest.truncate(self.partition, end);
+                    self.truncate(now, end);
+                }
+                Action::Trim { start, producers } => self.trim(context, start, &producers),
                 Action::Flush { generation } => self.flush_wanted = Some(generation),
                 Action::Read { to, epoch, from, max_bytes } => {
-                    self.read(context, to, epoch, from, max_bytes);
+                    let end = self.log.log_end_offset();
+                    match context.newest.read(self.partition, from, end, max_bytes) {
+                        Some(batches) => self.handle(now, Event::Read { to, epoch, from, batches }),
+                        None => self.read(context, to, epoch, from, max_bytes),
+                    }
                 }
-                Action::Send(envelope) => context.peers.send(self.partition, envelope),
+                Action::Send(envelope) => {
+                    if let Some(envelope) = context.space.room().tame(envelope) {
+                        context.peers.send(self.partition, envelope);
+                    }
+                }
                 Action::Reply { request, result } => {
                     if result.is_ok() && !published {
                         // First: whoever is acknowledged a batch finds it when it reads at once.
@@ -206,6 +276,19 @@ impl Driver {
             return self.perform(context);
         }
         self.publish();
+    }
+
+    /// What is kept in memory for those who read at the end of the log, once it is written: what this replica appends as the
+    /// leader.
+    fn to_keep(&self, context: &ShardContext, action: &Action) -> Vec<RecordBatch> {
+        match action {
+            Action::Append { batches } if self.replica.is_active() => batches.clone(),
+            Action::Reset { .. } => {
+                context.newest.forget(self.partition);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Returns whether the flush is over at once.
@@ -253,37 +336,34 @@ impl Driver {
     ) {
         let (reader, reply, partition) = (self.log.reader(), context.own.clone(), self.partition);
         let (status, read_room) = (self.status.subscribe(), Arc::clone(&context.read_room));
-        let charge = max_bytes.min(READ_ROOM) as u32;
+        let (charge, repairs) = (max_bytes.min(READ_ROOM) as u32, context.repairs.clone());
         context.blocking.spawn(async move {
             // An error would say that it was closed, which nobody does.
             let Ok(room) = read_room.acquire_many_owned(charge).await else { return };
-            let reading = move || {
-                let event = match read_batches(&reader, from, max_bytes) {
-                    Ok(batches) => Event::Read { to, epoch, from, batches },
-                    // The replica was deleted: nothing is wrong with the one that may be here by now.
-                    Err(_) if status.has_changed().is_err() => return,
-                    Err(error) => {
-                        tracing::error!(
-                            %partition, %from, error = &*error,
-                            "reading the log for another replica failed: this replica goes out of service"
-                        );
-                        Event::StorageFailed
-                    }
-                };
-                // An error says that the shard is gone.
-                let _ = reply.blocking_send(Command::Charged { partition, event, _room: room });
+            let event = match read_for_replica(&repairs, partition, &reader, from, max_bytes).await {
+                Some(Ok(batches)) => Event::Read { to, epoch, from, batches },
+                // The replica was deleted: nothing is wrong with the one that may be here by now.
+                _ if status.has_changed().is_err() => return,
+                Some(Err(error)) => {
+                    tracing::error!(
+                        %partition, %from, error = &error as &dyn std::error::Error,
+                        "reading the log for another replica failed: this replica goes out of service"
+                    );
+                    Event::StorageFailed
+                }
+                None => return,
             };
-            // Its end is told by the command.
-            drop(tokio::task::spawn_blocking(reading));
+            // An error says that the shard is gone.
+            let _ = reply.send(Command::Charged { partition, event, _room: room }).await;
         });
     }
 
-    fn fail(&mut self, now: Timestamp, doing: &str, error: &(dyn std::error::Error + 'static)) {
+    pub(super) fn fail(&mut self, now: Timestamp, doing: &str, error: &(dyn std::error::Error + 'static)) {
         tracing::error!(
             partition = %self.partition, error,
-            "{doing} failed: this replica goes out of service until the broker is restarted"
+            "{doing} failed: this replica goes out of service, until it can begin anew from its peers"
         );
-        self.replica.handle(now, Event::StorageFailed);
+        self.handle(now, Event::StorageFailed);
     }
 
     fn publish(&self) {
@@ -291,6 +371,18 @@ impl Driver {
         self.size_bytes.send_if_modified(|size| replace(size, self.log.size_bytes()));
         self.status.send_if_modified(|published| replace(published, status));
     }
+}
+
+/// The log failed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Failure {
+    /// Whether an active leader was heard since: a quorum does without this replica.
+    led_without: bool,
+}
+
+/// Whether the leader of that epoch, or of a later one, makes itself heard.
+fn is_lead(event: &Event, promise: LeaderEpoch) -> bool {
+    matches!(event, Event::Receive(Envelope { epoch, message: Message::Lead { .. }, .. }) if *epoch >= promise)
 }
 
 /// The log could not be cut where the rules say.
@@ -301,22 +393,13 @@ struct CutElsewhere {
     found: Offset,
 }
 
+/// A log that cannot be kept in order for want of room is no worse for that: it is tried again.
+pub(super) fn unless_full(error: LogError) -> Result<(), LogError> {
+    if error.is_full() { Ok(()) } else { Err(error) }
+}
+
 fn replace<T: PartialEq>(current: &mut T, new: T) -> bool {
     let changed = *current != new;
     *current = new;
     changed
-}
-
-fn read_batches(
-    reader: &LogReader,
-    from: Offset,
-    max_bytes: usize,
-) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
-    let bytes = match reader.read(from, reader.log_end_offset(), max_bytes) {
-        Ok(bytes) => bytes,
-        // Whoever asked has another epoch by now.
-        Err(LogError::TruncatedWhileReading { .. } | LogError::OutOfRange { .. }) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(RecordBatch::split(bytes)?)
 }

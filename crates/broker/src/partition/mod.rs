@@ -7,25 +7,33 @@
 //! ```
 
 mod driver;
+mod newest;
 mod open;
+mod paused;
+mod reading;
 mod registry;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod trimming;
 
 use std::sync::Arc;
 
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Acknowledged, Assignment, Event, ProduceError};
+use holdfast_core::retention::Retention;
 use holdfast_core::{BrokerId, PartitionId, Term, TopicId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::flusher::Flushed;
+use crate::repair::Repaired;
 
 pub(crate) use driver::READ_ROOM;
+pub(crate) use newest::Newest;
 pub(crate) use registry::{PartitionHandle, Partitions};
 pub(crate) use shard::{Shard, ShardContext};
+pub(crate) use trimming::REMOVALS;
 
 /// Commands that may wait for a shard.
 const SHARD_QUEUE: usize = 4096;
@@ -52,10 +60,16 @@ pub(crate) enum Command {
     Flushed(PartitionId, Box<Flushed>),
     /// The register names this broker; the replica is created where it is not there yet.
     Assign { partition: PartitionId, durability: Durability, assignment: Assignment },
+    /// So much of the topic's partitions is kept from now on.
+    Retain(TopicId, Retention),
     /// The register of that term names other replicas only: this one and its data go (R46).
     DeleteReplica(PartitionId, Term),
+    /// The log of that replica failed so many times, and the disk takes writes again: it begins anew.
+    Rebuild { partition: PartitionId, failure: u32 },
     /// The topic is deleted: its replicas and their data go.
     DeleteTopic(TopicId),
+    /// The repair of a log that could not be opened has ended. The number is that of the repair.
+    Repaired { partition: PartitionId, number: u64, repaired: Repaired },
     /// The stream to a broker was opened.
     PeerConnected(BrokerId),
     /// End in order: flush everything, note watermarks, answer, stop.

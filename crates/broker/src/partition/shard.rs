@@ -3,6 +3,11 @@
 //! It ends without ceremony when its token is cancelled, as the end of a process would; `Command::Close` ends it in
 //! order.
 
+mod damaged;
+mod rebuild;
+mod retention;
+mod unopened;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -21,14 +26,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
-use super::{Command, Partitions, ShardSender, open};
+use super::{Command, Newest, Partitions, ShardSender, open};
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
+use crate::disk_space::DiskSpace;
 use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::peers::Peers;
+use crate::repair::Repairs;
 use crate::reports::Reports;
 use crate::state_store::StateStore;
+use damaged::DamagedReplicas;
+use rebuild::Failures;
+use retention::Retained;
 
 /// Commands taken at once.
 const BATCH: usize = 256;
@@ -45,13 +55,19 @@ pub(crate) struct ShardContext {
     pub(crate) replica: ReplicaConfig,
     pub(crate) states: StateStore,
     pub(crate) flusher: Flusher,
+    pub(crate) space: DiskSpace,
     pub(crate) peers: Peers,
+    /// Of the partitions led here.
+    pub(crate) newest: Newest,
     pub(crate) reports: Reports,
     pub(crate) partitions: Partitions,
+    pub(crate) repairs: Repairs,
     /// Runs reads that may wait for the disk.
     pub(crate) blocking: Handle,
     /// For what is being read for other replicas, in bytes.
     pub(crate) read_room: Arc<Semaphore>,
+    /// Turns at removing what was trimmed.
+    pub(crate) removals: Arc<Semaphore>,
     /// Where answers to this shard go.
     pub(crate) own: ShardSender,
     pub(crate) killed: CancellationToken,
@@ -66,9 +82,16 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Timestamp, PartitionId)>,
     deadline_of: BTreeMap<PartitionId, Timestamp>,
     stored: BTreeMap<PartitionId, StoredReplica>,
+    /// Registers of replicas that wait for room on the disk to be opened.
+    unopened: BTreeMap<PartitionId, (Durability, Assignment)>,
+    /// Of replicas whose log failed in this run.
+    failures: BTreeMap<PartitionId, Failures>,
+    /// Replicas that wait for the repair of their logs to be opened.
+    damaged: DamagedReplicas,
     /// Replicas deleted in this run.
     deleted: u32,
     checkpoint_at: Instant,
+    retained: Retained,
 }
 
 impl Shard {
@@ -90,8 +113,12 @@ impl Shard {
                     deadlines: BTreeSet::new(),
                     deadline_of: BTreeMap::new(),
                     stored,
+                    unopened: BTreeMap::new(),
+                    damaged: DamagedReplicas::default(),
+                    failures: BTreeMap::new(),
                     deleted: 0,
                     checkpoint_at: Instant::now() + CHECKPOINT_INTERVAL,
+                    retained: Retained::new(),
                 };
                 shard.run(commands).await;
             });
@@ -141,14 +168,15 @@ impl Shard {
         let now = self.context.clock.now();
         match command {
             Command::Event(partition, event) | Command::Charged { partition, event, .. } => {
-                if let Some(driver) = self.drivers.get_mut(&partition) {
+                let room = self.context.space.room();
+                if let Some(driver) = self.drivers.get_mut(&partition).filter(|_| room.takes(&event)) {
                     driver.handle(now, event);
                     touched.insert(partition);
                 }
             }
             Command::Produce { partition, batch, reply, .. } => match self.drivers.get_mut(&partition) {
                 Some(driver) => {
-                    driver.produce(now, batch, reply);
+                    driver.produce(&self.context, batch, reply);
                     touched.insert(partition);
                 }
                 // An error says that the caller went away.
@@ -164,8 +192,17 @@ impl Shard {
                 self.assign(now, partition, durability, assignment);
                 touched.insert(partition);
             }
+            Command::Retain(topic, retention) => self.retained.set(topic, retention),
             Command::DeleteReplica(partition, term) => self.delete_moved(partition, term),
             Command::DeleteTopic(topic) => self.delete_topic(topic),
+            Command::Rebuild { partition, failure } => {
+                self.rebuild(partition, failure);
+                touched.insert(partition);
+            }
+            Command::Repaired { partition, number, repaired } => {
+                self.take_repaired(partition, number, repaired);
+                touched.insert(partition);
+            }
             Command::PeerConnected(broker) => {
                 for (&partition, driver) in &mut self.drivers {
                     driver.handle(now, Event::PeerConnected { broker });
@@ -185,14 +222,26 @@ impl Shard {
         assignment: Assignment,
     ) {
         if !self.drivers.contains_key(&partition) {
+            if self.waits_for_repair(partition, durability, &assignment) {
+                return;
+            }
             match self.open(now, partition, durability, &assignment) {
                 Ok(driver) => {
                     // Only now: a second attempt, after one that failed, must know what was promised.
                     self.stored.remove(&partition);
-                    self.context.partitions.insert(partition, driver.handle_for_readers());
+                    if self.unopened.remove(&partition).is_some() {
+                        self.context.space.granted();
+                    }
+                    self.damaged.remove(partition);
+                    self.context.partitions.insert(partition, driver.handle_for_readers(&self.context));
                     self.drivers.insert(partition, driver);
                 }
+                Err(error) if self.waits_for_room(partition, durability, assignment.clone(), &error) => {
+                    return;
+                }
                 Err(error) => {
+                    let error = self.begin_repair(partition, durability, &assignment, error);
+                    let Some(error) = error else { return };
                     tracing::error!(
                         %partition, error = &error as &dyn std::error::Error,
                         "replica cannot be opened and stays out of service: mend its folder and restart the broker"
@@ -214,9 +263,11 @@ impl Shard {
         durability: Durability,
         assignment: &Assignment,
     ) -> Result<Driver, open::OpenError> {
-        let ShardContext { dir, log, me, incarnation, replica, .. } = &self.context;
+        let ShardContext { dir, log, me, replica, .. } = &self.context;
+        let incarnation = self.incarnation_of(partition);
         let stored = self.stored.get(&partition);
-        let (log, loaded) = open::open(dir, log, partition, *me, *incarnation, stored, assignment)?;
+        let known = open::Known { stored, assignment, repaired: self.damaged.repaired(partition) };
+        let (log, loaded) = open::open(dir, log, partition, *me, incarnation, known)?;
         let loaded = Loaded { life: self.deleted, ..loaded };
         let config = ReplicaConfig { durability, ..replica.clone() };
         let noted = stored.map(|stored| stored.checkpoint_of(&loaded)).unwrap_or_default();
@@ -230,6 +281,7 @@ impl Shard {
         let first = PartitionId { topic, index: 0 };
         let last = PartitionId { topic, index: u32::MAX };
         let open = self.drivers.range(first..=last).map(|(&id, _)| id);
+        let open = open.chain(self.unopened.range(first..=last).map(|(&id, _)| id));
         // And those that could not be opened, or have no folder any more.
         let known: BTreeSet<PartitionId> =
             open.chain(self.stored.range(first..=last).map(|(&id, _)| id)).collect();
@@ -245,6 +297,7 @@ impl Shard {
             Some(driver) => Some(driver.promised_term()),
             None => self.stored.get(&partition).map(|stored| stored.state.promise.term),
         };
+        self.unopened.retain(|&id, (_, known)| id != partition || known.term > term);
         if promised.is_some_and(|promised| promised <= term) {
             tracing::info!(%partition, %term, "the partition has moved to other brokers: deleting the replica here");
             self.delete(partition);
@@ -255,8 +308,13 @@ impl Shard {
         self.deleted += 1;
         self.drivers.remove(&partition);
         self.stored.remove(&partition);
+        self.unopened.remove(&partition);
+        self.failures.remove(&partition);
+        self.retained.forget(partition);
+        self.damaged.remove(partition);
         self.forget_deadline(partition);
         self.context.partitions.remove(partition);
+        self.context.newest.forget(partition);
         self.context.reports.forget(partition);
         // The folder first: what is left of one of which nothing is noted, nobody would ever delete.
         match self.context.dir.delete_partition(partition) {
@@ -273,6 +331,12 @@ impl Shard {
     fn perform(&mut self, partition: PartitionId) {
         let Some(driver) = self.drivers.get_mut(&partition) else { return };
         driver.perform(&self.context);
+        self.reschedule(partition);
+        self.rebuild_if_failed(partition);
+    }
+
+    fn reschedule(&mut self, partition: PartitionId) {
+        let Some(driver) = self.drivers.get(&partition) else { return };
         let deadline = driver.next_deadline();
         if self.deadline_of.get(&partition).copied() == deadline {
             return;
@@ -319,6 +383,8 @@ impl Shard {
             for driver in self.drivers.values_mut() {
                 driver.maintain_log(&self.context, wall_clock_ms);
             }
+            self.open_waiting();
+            self.retain_if_due();
         }
     }
 

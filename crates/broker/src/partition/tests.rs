@@ -2,10 +2,13 @@
 //! says that a run ended in order.
 
 mod disk;
+mod full;
 mod gate;
 mod lives;
 mod noted;
 mod peer;
+mod rebuild;
+mod repairing;
 mod serving;
 
 use std::sync::Arc;
@@ -26,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock::Clock;
 use crate::data_dir::DataDir;
+use crate::disk_space::{DiskReserve, DiskSpace};
 use crate::fatal::Fatal;
 use crate::flusher::Flusher;
 use crate::peers::{PeerContext, Peers};
+use crate::repair::{RepairContext, Repairs};
 use crate::reports::Reports;
 use crate::state_store::StateStore;
 use gate::GatedFs;
@@ -48,6 +53,9 @@ struct Node {
     killed: CancellationToken,
     fatal: Fatal,
     read_room: Arc<Semaphore>,
+    newest: Newest,
+    space: DiskSpace,
+    repairs: Repairs,
 }
 
 impl Node {
@@ -57,37 +65,66 @@ impl Node {
 
     /// Among the brokers of a map, which it sends its messages to.
     fn start_among(fs: Arc<dyn Fs>, map: ClusterMap) -> Node {
+        Node::start_with(fs, map, DiskReserve::Auto)
+    }
+
+    /// The same with that reserve on its disk.
+    fn start_with(fs: Arc<dyn Fs>, map: ClusterMap, reserve: DiskReserve) -> Node {
+        Node::start_as(fs, map, reserve, LogConfig::default())
+    }
+
+    /// The same with logs kept like that.
+    fn start_as(fs: Arc<dyn Fs>, map: ClusterMap, reserve: DiskReserve, log: LogConfig) -> Node {
         let dir = Arc::new(DataDir::in_memory(fs, "boot 1").unwrap());
         let (fatal, killed) = (Fatal::new(), CancellationToken::new());
         let opened = StateStore::open(&dir, &fatal).unwrap();
         let (shard, queue) = shard_queue();
         let me = ReplicaId { broker: BrokerId(1), dir: dir.dir_id() };
         let (partitions, reports) = (Partitions::default(), Reports::default());
+        let (map, shards) = (watch::channel(Arc::new(map)).1, ShardSenders::new(vec![shard.clone()]));
+        let repairs = Repairs::new(RepairContext {
+            cluster: "test".to_owned(),
+            me,
+            tls: None,
+            dir: Arc::clone(&dir),
+            map: map.clone(),
+            partitions: partitions.clone(),
+            shards: shards.clone(),
+            runtime: Handle::current(),
+        });
         let peers = Peers::new(PeerContext {
             cluster: "test".to_owned(),
             me: me.broker,
             incarnation: Incarnation(1),
             tls: None,
-            map: watch::channel(Arc::new(map)).1,
-            shards: ShardSenders::new(vec![shard.clone()]),
+            map,
+            shards,
             queue_bytes: 1 << 20,
             runtime: Handle::current(),
         });
+        // None: whoever reads, reads from the disk.
+        let newest = Newest::new(0);
         let read_room = Arc::new(Semaphore::new(READ_ROOM));
+        let space = DiskSpace::open(&dir, reserve).unwrap();
+        tokio::spawn(space.clone().run());
         let context = ShardContext {
             clock: Clock::new(),
             flusher: Flusher::start(&dir, 1, &fatal).unwrap(),
+            space: space.clone(),
             dir,
             me,
             incarnation: Incarnation(1),
-            log: LogConfig::default(),
+            log,
             replica: ReplicaConfig::default(),
             states: opened.store.clone(),
             peers,
+            newest: newest.clone(),
             reports: reports.clone(),
             partitions: partitions.clone(),
+            repairs: repairs.clone(),
             blocking: Handle::current(),
             read_room: Arc::clone(&read_room),
+            removals: Arc::new(Semaphore::new(REMOVALS)),
             own: shard.clone(),
             killed: killed.clone(),
             fatal: fatal.clone(),
@@ -95,7 +132,21 @@ impl Node {
         let stored_nonvoter = opened.stored.get(&PARTITION).is_some_and(|stored| stored.state.nonvoter);
         Shard::start(0, context, opened.stored, queue).unwrap();
         let (states, writer) = (opened.store, opened.thread);
-        Node { me, shard, partitions, reports, states, writer, stored_nonvoter, killed, fatal, read_room }
+        Node {
+            me,
+            shard,
+            partitions,
+            reports,
+            states,
+            writer,
+            stored_nonvoter,
+            killed,
+            fatal,
+            read_room,
+            newest,
+            space,
+            repairs,
+        }
     }
 
     /// The only replica of its set, and so the leader: its flush alone commits.

@@ -12,7 +12,7 @@ use holdfast_proto::convert::metadata::update_to_wire;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
 use holdfast_proto::v1::{
-    ControllerState, DescribeClusterRequest, DescribeClusterResponse, DescribePartitionsRequest,
+    BrokerState, ControllerState, DescribeClusterRequest, DescribeClusterResponse, DescribePartitionsRequest,
     DescribePartitionsResponse, ListEventsRequest, ListEventsResponse, MetadataUpdate, PartitionState,
     ReplicaState, WatchMetadataRequest,
 };
@@ -78,14 +78,17 @@ impl ClusterService for ClusterApi {
             return Err(unknown_topic(&request.topic).into());
         }
         let mut partitions = self.local(&map, &request.topic);
+        let mut brokers = vec![self.state()];
         if !request.local_only {
             let others = map.brokers().filter(|broker| broker.live && broker.id != self.context.broker);
-            for states in join_all(others.map(|broker| self.remote(broker, &request.topic))).await {
-                partitions.extend(states);
+            for answer in join_all(others.map(|broker| self.remote(broker, &request.topic))).await {
+                partitions.extend(answer.partitions);
+                brokers.extend(answer.brokers);
             }
         }
+        brokers.sort_by_key(|broker| broker.broker_id);
         partitions.sort_by(|a, b| (&a.topic_id, a.partition).cmp(&(&b.topic_id, b.partition)));
-        Ok(Response::new(DescribePartitionsResponse { partitions }))
+        Ok(Response::new(DescribePartitionsResponse { partitions, brokers }))
     }
 
     async fn list_events(
@@ -103,6 +106,21 @@ impl ClusterApi {
         let partitions =
             map.partitions().filter(|partition| wanted.is_none_or(|id| partition.id.topic == id));
         partitions.filter_map(|partition| self.describe(partition.id)).collect()
+    }
+
+    /// How this broker stands.
+    fn state(&self) -> BrokerState {
+        let (room, partitions) = (self.context.space.room(), &self.context.partitions);
+        let replicas = partitions.ids().into_iter().filter_map(|id| partitions.get(id));
+        BrokerState {
+            broker_id: self.context.broker.0,
+            disk_free: room.free,
+            disk_reserve: room.reserve,
+            disk_full: room.is_short(),
+            failed_replicas: replicas.filter(|handle| handle.status.borrow().failed).count() as u32,
+            damaged_replicas: self.context.repairs.damaged() as u32,
+            repaired_places: self.context.repairs.count(),
+        }
     }
 
     fn describe(&self, partition: PartitionId) -> Option<PartitionState> {
@@ -131,14 +149,16 @@ impl ClusterApi {
         })
     }
 
-    /// What another broker leads; nothing where it does not answer.
-    pub(crate) async fn remote(&self, broker: &Broker, topic: &str) -> Vec<PartitionState> {
-        let Ok(channel) = self.context.channel_to(broker) else { return Vec::new() };
+    /// What another broker leads, and how it stands; nothing where it does not answer.
+    pub(crate) async fn remote(&self, broker: &Broker, topic: &str) -> DescribePartitionsResponse {
+        let Ok(channel) = self.context.channel_to(broker) else {
+            return DescribePartitionsResponse::default();
+        };
         let mut client = ClusterServiceClient::new(channel);
         let request = DescribePartitionsRequest { topic: topic.to_owned(), local_only: true };
         match tokio::time::timeout(PEER_PATIENCE, client.describe_partitions(request)).await {
-            Ok(Ok(response)) => response.into_inner().partitions,
-            _ => Vec::new(),
+            Ok(Ok(response)) => response.into_inner(),
+            _ => DescribePartitionsResponse::default(),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holdfast_core::metadata::Broker;
 use holdfast_core::record_batch::{RecordBatch, RecordIter};
-use holdfast_core::replication::Event;
 use holdfast_core::{ErrorCode, Offset, PartitionId};
+use holdfast_log::repair::WholeBatches;
 use holdfast_log::{ByteSize, LogError};
 use holdfast_proto::ApiError;
 use holdfast_proto::compression::decompress;
@@ -28,7 +28,8 @@ use tonic_prost::ProstCodec;
 
 use super::held::Held;
 use super::{LEADER_CHANGE_PAUSE, ServiceContext, ending, invalid, through_leader_changes};
-use crate::partition::{Command, PartitionHandle};
+use crate::partition::PartitionHandle;
+use crate::repair::{Outcome, is_repairable};
 
 const DEFAULT_BYTES: u32 = 1 << 20;
 const MOST_BYTES: u32 = 16 << 20;
@@ -37,6 +38,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request for an offset waits for a new leader to know its high watermark.
 const OFFSET_PATIENCE: Duration = Duration::from_secs(5);
+/// How long whoever reads waits for the repair of what is damaged, and when it may come back after that.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
+const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 /// The most that one batch may become when decompressed for a client without a decoder.
 const MOST_DECOMPRESSED: usize = 16 << 20;
 /// The most that a response with plain records may hold, below what a message may.
@@ -105,20 +109,46 @@ pub(crate) async fn fetch_here(
     // Only now: a request that waits for records holds no room.
     let most = most_of_answer(request, context.config.max_batch_size);
     let mut held = context.fetch_room.take(most, deadline).await?;
-    let answer = read(Arc::clone(&handle), request, from, end).await;
-    let failed = answer.as_ref().is_err_and(|error| error.code == ErrorCode::StorageFailed);
-    if failed && handle.status.has_changed().is_err() {
+    let mut answer = read(Arc::clone(&handle), request, from, end).await;
+    if let Err(ReadError::Log(error)) = &answer
+        && is_repairable(error)
+    {
+        repaired(context, partition, &handle, from).await?;
+        answer = read(Arc::clone(&handle), request, from, end).await;
+    }
+    let answer = answer.map_err(|error| match error {
+        ReadError::Log(error) if is_repairable(&error) => damaged(from),
+        ReadError::Log(error) => log_error(&error),
+        ReadError::Refused(error) => error,
+    })?;
+    held.shrink_to(size_of_answer(&answer));
+    Ok((answer, held))
+}
+
+/// Why nothing was read.
+enum ReadError {
+    Log(LogError),
+    Refused(ApiError),
+}
+
+/// Has what is damaged here fetched from other replicas, and waits for it for a while: that is sooner done than whoever
+/// reads has found another replica.
+async fn repaired(
+    context: &ServiceContext,
+    partition: PartitionId,
+    handle: &PartitionHandle,
+    from: Offset,
+) -> Result<(), ApiError> {
+    if handle.status.has_changed().is_err() {
         // Deleted meanwhile: nothing is wrong with the replica that may be here by now.
         return Err(gone());
     }
-    if failed {
-        // R35: a replica that cannot read what it holds serves and votes no longer. An error says that the broker ends.
-        let failed = Command::Event(partition, Event::StorageFailed);
-        let _ = context.shards.of(partition).send(failed).await;
+    match context.repairs.repair(partition, from, Instant::now() + REPAIR_PATIENCE).await {
+        Outcome::Whole => Ok(()),
+        Outcome::Gone => Err(gone()),
+        Outcome::Failed => Err(replica_failed()),
+        Outcome::Pending | Outcome::Unrepaired | Outcome::Lost => Err(damaged(from)),
     }
-    let answer = answer?;
-    held.shrink_to(size_of_answer(&answer));
-    Ok((answer, held))
 }
 
 /// What the answer to a request may take in memory: a batch that is larger than asked for is answered as a whole.
@@ -194,34 +224,34 @@ async fn read(
     request: &FetchRequest,
     from: Offset,
     end: Offset,
-) -> Result<FetchResponse, ApiError> {
-    let max_bytes = most_bytes(request);
+) -> Result<FetchResponse, ReadError> {
+    let max_bytes = most_bytes(request) as usize;
     let plain = request.format() == RecordFormat::Records;
-    let reading = tokio::task::spawn_blocking(move || {
-        let start = handle.reader.log_start_offset();
-        let mut response = FetchResponse {
-            high_watermark: end.0,
-            log_start_offset: start.0,
-            next_offset: from.0,
-            ..FetchResponse::default()
-        };
-        if from >= end {
-            return Ok(response);
+    let mut response = FetchResponse {
+        high_watermark: end.0,
+        log_start_offset: handle.reader.log_start_offset().0,
+        next_offset: from.0,
+        ..FetchResponse::default()
+    };
+    if from >= end {
+        return Ok(response);
+    }
+    if !plain && let Some(batches) = handle.read_newest(from, end, max_bytes) {
+        if let Some(last) = batches.last() {
+            response.next_offset = last.header().next_offset().0;
         }
-        let bytes = handle.reader.read(from, end, max_bytes as usize).map_err(|error| log_error(&error))?;
+        response.batches = joined(&batches);
+        return Ok(response);
+    }
+    let reading = tokio::task::spawn_blocking(move || {
         // Checked before it is served: a consumer never gets what the disk made of a batch.
-        let batches = RecordBatch::split(bytes.clone()).map_err(|error| {
-            tracing::error!(%from, %error, "stored batch is damaged: not served");
-            ApiError::new(
-                ErrorCode::StorageFailed,
-                "the stored batch is damaged here: read from another replica",
-            )
-        })?;
+        let whole = handle.reader.read_verified(from, end, max_bytes).map_err(ReadError::Log)?;
+        let WholeBatches { bytes, batches } = whole;
         if let Some(last) = batches.last() {
             response.next_offset = last.header().next_offset().0;
         }
         if plain {
-            let (records, stopped_at) = records(&batches, from, MOST_PLAIN)?;
+            let (records, stopped_at) = records(&batches, from, MOST_PLAIN).map_err(ReadError::Refused)?;
             response.records = records;
             response.next_offset = stopped_at.map_or(response.next_offset, |offset| offset.0);
         } else {
@@ -229,7 +259,17 @@ async fn read(
         }
         Ok(response)
     });
-    reading.await.map_err(|_| gone())?
+    reading.await.unwrap_or_else(|_| Err(ReadError::Refused(gone())))
+}
+
+/// Batches end to end. One alone is not copied.
+fn joined(batches: &[RecordBatch]) -> Bytes {
+    if let [batch] = batches {
+        return batch.bytes().clone();
+    }
+    let mut joined = BytesMut::with_capacity(batches.iter().map(|batch| batch.bytes().len()).sum());
+    batches.iter().for_each(|batch| joined.extend_from_slice(batch.bytes()));
+    joined.freeze()
 }
 
 /// For clients without a decoder: up to `limit` bytes of records but at least one, and the offset of the first that was
@@ -359,9 +399,23 @@ async fn list_offset(
     }
     let end = settled_end(context, &handle, partition).await?;
     let At::TimestampMs(timestamp_ms) = at else { return Ok(ListOffsetResponse { offset: end.0 }) };
-    let found = tokio::task::spawn_blocking(move || handle.reader.offset_for_timestamp(timestamp_ms, end));
-    let found = found.await.map_err(|_| gone())?.map_err(|error| log_error(&error))?;
+    let mut found = search(&handle, timestamp_ms, end).await?;
+    if let Err(LogError::Corrupt { offset, .. }) = found {
+        repaired(context, partition, &handle, offset).await?;
+        found = search(&handle, timestamp_ms, end).await?;
+    }
+    let found = found.map_err(|error| log_error(&error))?;
     Ok(ListOffsetResponse { offset: found.map_or(end, |(offset, _)| offset).0 })
+}
+
+async fn search(
+    handle: &Arc<PartitionHandle>,
+    timestamp_ms: i64,
+    end: Offset,
+) -> Result<Result<Option<(Offset, i64)>, LogError>, ApiError> {
+    let handle = Arc::clone(handle);
+    let found = tokio::task::spawn_blocking(move || handle.reader.offset_for_timestamp(timestamp_ms, end));
+    found.await.map_err(|_| gone())
 }
 
 /// R31: the end of a list waits until the leader knows all that was ever committed.
@@ -407,6 +461,17 @@ fn replica_failed() -> ApiError {
         "the partition's log on this broker failed: read from another replica; see this broker's log",
     )
     .retry_after(LEADER_CHANGE_PAUSE)
+}
+
+fn damaged(from: Offset) -> ApiError {
+    ApiError::new(
+        ErrorCode::StorageFailed,
+        format!(
+            "the log is damaged at offset {from} on this broker, and is being repaired from others: try again, or read \
+             from another replica; see this broker's log"
+        ),
+    )
+    .retry_after(REPAIR_PAUSE)
 }
 
 fn gone() -> ApiError {

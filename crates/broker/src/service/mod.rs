@@ -6,6 +6,7 @@ mod fetch;
 mod held;
 mod partition;
 mod produce;
+mod repair;
 mod replicate;
 mod topic;
 
@@ -33,18 +34,24 @@ pub(crate) use fetch::fetch_here;
 pub(crate) use held::{Room, hold_until_sent};
 pub(crate) use partition::PartitionApi;
 pub(crate) use produce::ProduceApi;
+pub(crate) use repair::{REPAIR_ROOM, RepairApi};
 pub(crate) use replicate::{PEER_ROOM, ReplicationApi};
 pub(crate) use topic::TopicApi;
 
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
+use crate::disk_space::DiskSpace;
 use crate::metadata::MapHolder;
 use crate::partition::{Partitions, ShardSenders};
 use crate::producer_ids::ProducerIds;
+use crate::repair::Repairs;
 
 /// When a caller that met a leader change may come back: about as long as a follower needs to hear of it.
 const LEADER_CHANGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// When a caller may come back whose batch found no room on the disk: about as often as the disk is asked.
+const DISK_FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a batch waits at a broker that was just appointed: a takeover without a long tail to copy takes less.
 const TAKEOVER_PATIENCE: Duration = Duration::from_millis(500);
@@ -62,6 +69,7 @@ pub(crate) struct ServiceContext {
     pub(crate) map: MapHolder,
     pub(crate) partitions: Partitions,
     pub(crate) shards: ShardSenders,
+    pub(crate) space: DiskSpace,
     pub(crate) controllers: Controllers,
     pub(crate) tls: Option<Tls>,
     /// Bytes of produce requests that may be under way.
@@ -70,6 +78,9 @@ pub(crate) struct ServiceContext {
     pub(crate) fetch_room: Room,
     /// Bytes of other brokers' messages that may wait at the shards.
     pub(crate) peer_room: Arc<Semaphore>,
+    /// For batches that other brokers are given.
+    pub(crate) repair_room: Room,
+    pub(crate) repairs: Repairs,
     pub(crate) channels: Channels,
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the broker ends in order: what waits or streams comes to its end.
@@ -230,6 +241,7 @@ fn produce_error(error: ProduceError) -> ApiError {
             api.retry_after(Duration::from_millis(200))
         }
         ProduceError::Overloaded { .. } => api.retry_after(Duration::from_millis(50)),
+        ProduceError::DiskFull { .. } => api.retry_after(DISK_FULL_PAUSE),
         ProduceError::LeaderLost | ProduceError::NotLeader { .. } => api.retry_after(LEADER_CHANGE_PAUSE),
         ProduceError::OutOfOrderSequence { expected, .. } => api.with("expected_sequence", expected),
         _ => api,
@@ -244,7 +256,7 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    fn get(&self, endpoint: &str, tls: Option<&Tls>) -> Result<Channel, ApiError> {
+    pub(crate) fn get(&self, endpoint: &str, tls: Option<&Tls>) -> Result<Channel, ApiError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(endpoint) {
             return Ok(channel.clone());

@@ -12,6 +12,7 @@ use holdfast_core::metadata::Broker;
 use holdfast_core::record_batch::{Header, RecordBatch, RecordBatchBuilder};
 use holdfast_core::replication::{Acknowledged, ProduceError};
 use holdfast_core::{ErrorCode, PartitionId};
+use holdfast_log::ByteSize;
 use holdfast_proto::ApiError;
 use holdfast_proto::transport::MAX_CLIENT_MESSAGE;
 use holdfast_proto::v1::append_stream_response::Outcome;
@@ -27,6 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{ServiceContext, batch_error, ending, invalid, produce_error, through_leader_changes};
+use crate::disk_space::rounded;
 use crate::partition::Command;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -251,11 +253,26 @@ async fn answer(
             let partition = context.resolve(&map, &append.topic, &append.topic_id, append.index)?;
             Err(context.not_leader(&map, partition))
         }
+        Ok(Ok(Err(error @ ProduceError::DiskFull { free, reserve }))) => {
+            let refused = disk_full(context, append, rounded(free), rounded(reserve));
+            Err(ApiError { message: refused, ..produce_error(error) }.with("broker", context.broker))
+        }
         Ok(Ok(Err(error))) => Err(produce_error(error)),
         // The partition went away with the request in it.
         Ok(Err(_)) => Err(produce_error(ProduceError::LeaderLost)),
         Err(_) => Err(timed_out(append.timeout)),
     }
+}
+
+/// What, why, and what next.
+fn disk_full(context: &ServiceContext, append: &Append, free: ByteSize, reserve: ByteSize) -> String {
+    let (broker, zone, topic, index) = (context.broker, &context.zone, &append.topic, append.index);
+    format!(
+        "partition {index} of topic {topic:?} takes no records at the moment, nothing was appended:\n\
+         the disk of broker {broker} in zone {zone}, which leads it, has {free} free and keeps {reserve} in reserve;\n\
+         make room on that disk, or delete topics: records are taken again by itself once there is room; what is stored can \
+         be read meanwhile"
+    )
 }
 
 fn timed_out(timeout: Duration) -> ApiError {

@@ -128,6 +128,7 @@ mod tests {
             high_watermark: Offset::ZERO,
             durable_high_watermark: Offset::ZERO,
             log_end_offset: Offset::ZERO,
+            log_start_offset: Offset::ZERO,
             incarnation: None,
         };
         Envelope { from: replica(1), to: replica(2), epoch: LeaderEpoch::ZERO, message }

@@ -7,8 +7,12 @@ use bytes::Bytes;
 use holdfast_core::metadata::ClusterMap;
 use holdfast_core::{ErrorCode, TopicId};
 use holdfast_proto::ApiError;
+use holdfast_proto::convert::metadata::retention_from_wire;
 use holdfast_proto::v1::topic_service_server::TopicService;
-use holdfast_proto::v1::{CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DeleteTopicResponse};
+use holdfast_proto::v1::{
+    AlterTopicRequest, AlterTopicResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
+    DeleteTopicResponse,
+};
 use tonic::{Request, Response, Status};
 
 use super::{ServiceContext, unknown_topic};
@@ -33,20 +37,32 @@ impl TopicService for TopicApi {
         Ok(Response::new(created))
     }
 
+    async fn alter_topic(
+        &self,
+        request: Request<AlterTopicRequest>,
+    ) -> Result<Response<AlterTopicResponse>, Status> {
+        let mut request = request.into_inner();
+        request.topic_id = self.id_of(&request.name, request.topic_id)?;
+        let call = |mut client: ControllerClient| {
+            let request = request.clone();
+            async move { client.alter_topic(request).await }
+        };
+        self.context.controllers.call_leader(call).await?;
+        let wanted = request.retention.map(retention_from_wire);
+        let altered = |map: &ClusterMap, id| {
+            let known = map.topic(id).map(|topic| topic.spec.retention);
+            wanted.is_none_or(|wanted| known.is_none_or(|known| known == wanted))
+        };
+        self.wait_for(altered, &request.topic_id).await;
+        Ok(Response::new(AlterTopicResponse {}))
+    }
+
     async fn delete_topic(
         &self,
         request: Request<DeleteTopicRequest>,
     ) -> Result<Response<DeleteTopicResponse>, Status> {
         let mut request = request.into_inner();
-        let map = self.context.map.current();
-        let topic = map.topic_named(&request.name).ok_or_else(|| unknown_topic(&request.name))?;
-        if request.topic_id.is_empty() {
-            // By id from here on: a topic that is created anew meanwhile is not the one meant.
-            request.topic_id = Bytes::copy_from_slice(&topic.id.to_bytes());
-        } else if TopicId::from_bytes(&request.topic_id) != Some(topic.id) {
-            let problem = format!("topic {:?} was created anew and has id {} now", request.name, topic.id);
-            return Err(ApiError::new(ErrorCode::UnknownTopic, problem).into());
-        }
+        request.topic_id = self.id_of(&request.name, request.topic_id)?;
         let call = |mut client: ControllerClient| {
             let request = request.clone();
             async move { client.delete_topic(request).await }
@@ -75,6 +91,17 @@ async fn create(
 }
 
 impl TopicApi {
+    /// The id of the topic meant: by id from here on, for a topic that is created anew meanwhile is another one.
+    fn id_of(&self, name: &str, claimed: Bytes) -> Result<Bytes, ApiError> {
+        let map = self.context.map.current();
+        let topic = map.topic_named(name).ok_or_else(|| unknown_topic(name))?;
+        if !claimed.is_empty() && TopicId::from_bytes(&claimed) != Some(topic.id) {
+            let problem = format!("topic {name:?} was created anew and has id {} now", topic.id);
+            return Err(ApiError::new(ErrorCode::UnknownTopic, problem));
+        }
+        Ok(Bytes::copy_from_slice(&topic.id.to_bytes()))
+    }
+
     /// The caller's next request, here, meets the change. Where it does not come in time the change stands all the
     /// same, and the map follows.
     async fn wait_for(&self, holds: impl Fn(&ClusterMap, TopicId) -> bool, topic_id: &[u8]) {

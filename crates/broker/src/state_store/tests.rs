@@ -141,3 +141,70 @@ async fn a_promise_that_cannot_be_written_is_fatal_and_told_to_nobody() {
         assert_eq!(told.await.unwrap(), (None, true), "{kind:?}");
     }
 }
+
+/// Nobody hears of a promise that found no room, the process goes on, and what comes meanwhile joins what waits.
+#[test]
+fn what_finds_no_room_waits_and_is_told_when_it_is_durable() {
+    let fs = MemFs::new();
+    let run = Run::begin(&fs, "boot 1").unwrap();
+    run.persist(promise(1)).unwrap();
+    fs.set_capacity(Some(fs.used() + 10));
+    let (sender, mut told) = shard_queue();
+    let noted = Checkpoint { high_watermark: Offset(9), durable_end: Offset(7) };
+    let before = fs.operations();
+    run.opened.store.persist(PARTITION, 2, promise(2), None, sender);
+    while fs.operations() == before {
+        std::thread::yield_now();
+    }
+    run.opened.store.checkpoint(PARTITION, noted);
+    assert!(told.try_recv().is_err(), "told before it was durable");
+    fs.set_capacity(None);
+    assert!(matches!(told.blocking_recv(), Some(Command::Event(PARTITION, Event::Persisted { number: 2 }))));
+    run.persist(promise(3)).unwrap();
+    run.end();
+    fs.crash();
+    let stored = &Run::begin(&fs, "boot 1").unwrap().opened.stored[&PARTITION];
+    assert_eq!((stored.state.clone(), stored.checkpoint), (promise(3), noted));
+}
+
+#[test]
+fn a_later_request_takes_the_place_of_what_waits() {
+    let (sender, _told) = shard_queue();
+    let checkpoint = |end| Checkpoint { high_watermark: Offset(end), durable_end: Offset(end) };
+    let request = |number: Option<u64>, end: Option<u64>, removed| Request {
+        state: number.map(|number| (number, promise(number as u32), sender.clone())),
+        checkpoint: end.map(checkpoint),
+        removed,
+    };
+    let joined = |earlier: Request, mut later: Request| {
+        later.follow(earlier);
+        (
+            later.state.map(|(number, ..)| number),
+            later.checkpoint.map(|noted| noted.durable_end.0),
+            later.removed,
+        )
+    };
+    let earlier = || request(Some(1), Some(5), false);
+    assert_eq!(joined(earlier(), request(None, None, false)), (Some(1), Some(5), false));
+    assert_eq!(joined(earlier(), request(Some(2), Some(6), false)), (Some(2), Some(6), false));
+    assert_eq!(joined(earlier(), request(None, None, true)), (None, None, true), "deleted since");
+    let deleted = || request(None, None, true);
+    assert_eq!(
+        joined(deleted(), request(Some(2), None, false)),
+        (Some(2), None, true),
+        "deleted, and made anew"
+    );
+}
+
+/// Nobody waits for room when the run ends; it is no orderly end.
+#[test]
+fn a_run_that_ends_without_room_for_its_promises_is_not_in_order() {
+    let fs = MemFs::new();
+    let run = Run::begin(&fs, "boot 1").unwrap();
+    fs.set_capacity(Some(fs.used()));
+    let (sender, mut told) = shard_queue();
+    run.opened.store.persist(PARTITION, 1, promise(1), None, sender);
+    run.opened.store.close();
+    assert!(!run.opened.thread.join().unwrap());
+    assert!(told.try_recv().is_err());
+}

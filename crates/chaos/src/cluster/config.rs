@@ -3,16 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cluster::Setting;
 use crate::cluster::process::Role;
 use crate::error::ChaosError;
 use crate::network::Network;
 use crate::zone::Zone;
 
 /// Writes the file of one process, and tells where it is.
-pub(crate) fn write(network: &Network, folder: &Path, role: Role, zone: Zone) -> Result<PathBuf, ChaosError> {
+pub(crate) fn write(setting: &Setting<'_>, role: Role, zone: Zone) -> Result<PathBuf, ChaosError> {
+    let Setting { network, folder, homes, .. } = *setting;
+    let data = homes.data_dir(folder, role, zone);
     let text = match role {
-        Role::Controller => controller(network, folder, zone),
-        Role::Broker => broker(network, folder, zone),
+        Role::Controller => controller(network, &data, zone),
+        Role::Broker => broker(network, &data, zone) + homes.broker_settings(),
     };
     let configs = folder.join("config");
     let file = configs.join(format!("{role}-{zone}.toml"));
@@ -22,24 +25,24 @@ pub(crate) fn write(network: &Network, folder: &Path, role: Role, zone: Zone) ->
     Ok(file)
 }
 
-fn controller(network: &Network, folder: &Path, zone: Zone) -> String {
+fn controller(network: &Network, data: &Path, zone: Zone) -> String {
     let endpoints = network.endpoints(zone);
     format!(
         "cluster = \"chaos\"\n[controller]\nid = {}\nzone = \"{zone}\"\ndata-dir = \"{}\"\nlisten = \"{}\"\nvoters = {}\n",
         zone.number(),
-        folder.join(format!("controller-{zone}")).display(),
+        data.display(),
         endpoints.controller,
         controllers(network),
     )
 }
 
-fn broker(network: &Network, folder: &Path, zone: Zone) -> String {
+fn broker(network: &Network, data: &Path, zone: Zone) -> String {
     let endpoints = network.endpoints(zone);
     format!(
         "cluster = \"chaos\"\n[broker]\nid = {}\nzone = \"{zone}\"\ndata-dir = \"{}\"\nclient-listen = \"{}\"\n\
          peer-listen = \"{}\"\ncontrollers = {}\n",
         zone.number(),
-        folder.join(format!("broker-{zone}")).display(),
+        data.display(),
         endpoints.client,
         endpoints.peer,
         controllers(network),

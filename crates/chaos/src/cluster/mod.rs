@@ -2,6 +2,7 @@
 
 mod config;
 mod health;
+pub(crate) mod homes;
 pub(crate) mod process;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::ChaosError;
 use crate::network::Network;
 use crate::zone::Zone;
+use homes::Homes;
 use process::{Process, Role};
 
 /// How long a process may take until it serves.
@@ -22,6 +24,22 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// How long a stopped process may take until nothing of it is under way in the kernel.
+const STANDSTILL: Duration = Duration::from_secs(5);
+/// How long a process may take to end in order.
+const ORDERLY_END: Duration = Duration::from_secs(30);
+
+/// What a cluster is made of, and where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) network: &'a Network,
+    /// The binary under test.
+    pub(crate) binary: &'a Path,
+    /// For logs, configurations and the history.
+    pub(crate) folder: &'a Path,
+    pub(crate) homes: Homes,
+}
+
 /// The six processes.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -30,15 +48,20 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Writes all configurations below `folder`; starts nothing.
-    pub(crate) fn new(network: &Network, binary: &Path, folder: &Path) -> Result<Cluster, ChaosError> {
+    /// Writes all configurations; starts nothing.
+    pub(crate) fn new(setting: &Setting<'_>) -> Result<Cluster, ChaosError> {
         let mut processes = Vec::new();
         for role in [Role::Controller, Role::Broker] {
             for zone in Zone::ALL {
-                processes.push(Process::new(network, folder, role, zone)?);
+                processes.push(Process::new(setting, role, zone)?);
             }
         }
-        Ok(Cluster { binary: binary.to_owned(), processes })
+        Ok(Cluster { binary: setting.binary.to_owned(), processes })
+    }
+
+    /// The binary under test.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Starts what does not run of these processes, and waits until each serves.
@@ -65,6 +88,35 @@ impl Cluster {
     /// SIGSTOP: they keep their sockets and do nothing.
     pub(crate) fn stop(&mut self, which: Which<'_>) {
         self.those(which).for_each(|process| process.signal(Signal::STOP));
+    }
+
+    /// SIGSTOP, and returns once nothing of them is under way in the kernel any more: no write, no flush.
+    pub(crate) async fn freeze(&mut self, which: Which<'_>) -> Result<(), ChaosError> {
+        self.stop(which);
+        let deadline = Instant::now() + STANDSTILL;
+        for process in self.those(which) {
+            while !process.stands_still() {
+                if Instant::now() >= deadline {
+                    return Err(process.problem("does not stand still"));
+                }
+                sleep(ASK_AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGTERM: they end in order.
+    pub(crate) async fn end_in_order(&mut self, which: Which<'_>) -> Result<(), ChaosError> {
+        self.those(which).for_each(|process| process.signal(Signal::TERM));
+        for process in self.those(which) {
+            process.gone_within(ORDERLY_END).await?;
+        }
+        Ok(())
+    }
+
+    /// One of them.
+    pub(crate) fn process(&mut self, role: Role, zone: Zone) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| (process.role, process.zone) == (role, zone))
     }
 
     /// SIGCONT: they go on where they were.

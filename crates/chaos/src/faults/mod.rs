@@ -16,8 +16,8 @@ use clap::ValueEnum;
 
 use crate::clock::Micros;
 use crate::error::ChaosError;
-use crate::load::INTERVAL;
 use crate::load::probe::Pace;
+use crate::load::{INTERVAL, value};
 use crate::measure::gaps::Window;
 use crate::network::injector::Cut;
 use crate::stage::Stage;
@@ -99,7 +99,7 @@ impl Check {
 }
 
 /// A number that must not grow beyond a limit.
-fn at_most(name: &'static str, number: u64, limit: u64) -> Check {
+pub(crate) fn at_most(name: &'static str, number: u64, limit: u64) -> Check {
     Check::of(name, number <= limit, format!("{number}, allowed {limit}"))
 }
 
@@ -190,7 +190,7 @@ impl Fault {
     /// How the probe sends.
     pub(crate) fn pace(self) -> Pace {
         let delivery_timeout = (self == Fault::TwoZones).then_some(two_zones::DELIVERY);
-        Pace { interval: INTERVAL, delivery_timeout }
+        Pace { interval: INTERVAL, delivery_timeout, size: value::SIZE }
     }
 
     /// Does it once, and heals it.

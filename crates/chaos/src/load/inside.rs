@@ -17,7 +17,7 @@ use crate::error::ChaosError;
 use crate::history::History;
 use crate::load::numbers::Numbers;
 use crate::load::probe::{Pace, Probe};
-use crate::load::{Load, PARTITIONS, connect};
+use crate::load::{Load, PARTITIONS, connect, value};
 use crate::network::Network;
 use crate::record::lock;
 use crate::zone::Zone;
@@ -117,7 +117,7 @@ pub(crate) async fn run(arguments: &ProbeArgs) -> Result<(), ChaosError> {
         ..Load::new(&arguments.topic, PARTITIONS, history)
     });
     let client = connect(&arguments.bootstrap, Some(&arguments.zone)).await?;
-    let pace = Pace { interval: INTERVAL, delivery_timeout: None };
+    let pace = Pace { interval: INTERVAL, delivery_timeout: None, size: value::SIZE };
     let probe = Probe::start(&client, &load, pace).await?;
     // An input that cannot be read has ended, too.
     let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;

@@ -15,10 +15,11 @@ use holdfast_client::Client;
 
 use crate::clock::Micros;
 use crate::error::ChaosError;
+use crate::faults::Check;
 use crate::history::History;
 use crate::load::numbers::Numbers;
 use crate::load::reader::Seen;
-use crate::record::{Acks, SendOutcome, Sent, lock};
+use crate::record::{Ack, Acks, SendOutcome, Sent, lock};
 
 /// Between two records of a partition. Recovery times are no finer than this, so it is never made longer.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
@@ -40,6 +41,16 @@ pub(crate) struct Load {
     open: Mutex<BTreeMap<u64, Micros>>,
     /// When records were refused or given up.
     refusals: Mutex<Vec<Micros>>,
+    /// Records that were read and are not what was sent: how many, and where the first was.
+    changed: Mutex<Option<Changed>>,
+}
+
+/// Records that a reader was given and nobody sent.
+#[derive(Debug, Clone, Copy)]
+struct Changed {
+    count: u64,
+    partition: u32,
+    offset: u64,
 }
 
 impl Load {
@@ -55,6 +66,7 @@ impl Load {
             late: Mutex::default(),
             open: Mutex::default(),
             refusals: Mutex::default(),
+            changed: Mutex::default(),
         }
     }
 
@@ -68,8 +80,8 @@ impl Load {
     pub(crate) fn landed(&self, sent: Sent, outcome: &SendOutcome) {
         let now = Micros::now();
         match outcome {
-            SendOutcome::Acked { base_offset, .. } => {
-                self.acks.note(sent.partition, now);
+            SendOutcome::Acked { base_offset, epoch } => {
+                self.acks.note(sent.partition, Ack { at: now, epoch: *epoch });
                 self.seen.note(sent.partition, *base_offset);
             }
             SendOutcome::Failed(_) | SendOutcome::Unknown(_) => lock(&self.refusals).push(now),
@@ -93,6 +105,25 @@ impl Load {
     /// An offset was read.
     pub(crate) fn note_seen(&self, partition: u32, offset: u64) {
         self.seen.note(partition, offset);
+    }
+
+    /// A record was read that is not what was sent.
+    pub(crate) fn note_changed(&self, partition: u32, offset: u64) {
+        let mut changed = lock(&self.changed);
+        changed.get_or_insert(Changed { count: 0, partition, offset }).count += 1;
+    }
+
+    /// No reader was ever given bytes that nobody sent.
+    pub(crate) fn unchanged(&self) -> Check {
+        let changed = *lock(&self.changed);
+        let seen = changed.map(|Changed { count, partition, offset }| {
+            format!("{count} were not, the first at offset {offset} of partition {partition}")
+        });
+        Check::of(
+            "every record that was read is what was sent, byte for byte",
+            seen.is_none(),
+            seen.unwrap_or_default(),
+        )
     }
 
     /// The runner itself was late.

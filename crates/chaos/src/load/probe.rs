@@ -40,6 +40,8 @@ pub(crate) struct Pace {
     pub(crate) interval: Duration,
     /// When the client gives up a record, if not after its default.
     pub(crate) delivery_timeout: Option<Duration>,
+    /// Bytes of a record.
+    pub(crate) size: usize,
 }
 
 impl Probe {
@@ -59,7 +61,7 @@ impl Probe {
             senders.push(Lane { partition, process: load.numbers.process(), flights: sender });
             lanes.push(tokio::spawn(land(load.clone(), flights)));
         }
-        let ticker = tokio::spawn(tick(producer.clone(), load.clone(), senders, pace.interval));
+        let ticker = tokio::spawn(tick(producer.clone(), load.clone(), senders, pace));
         Ok(Probe { producer, ticker, lanes })
     }
 
@@ -81,8 +83,8 @@ struct Lane {
     flights: mpsc::Sender<Flight>,
 }
 
-async fn tick(producer: Producer, load: Arc<Load>, lanes: Vec<Lane>, interval: Duration) {
-    let mut ticks = interval_at(Instant::now() + interval, interval);
+async fn tick(producer: Producer, load: Arc<Load>, lanes: Vec<Lane>, pace: Pace) {
+    let mut ticks = interval_at(Instant::now() + pace.interval, pace.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let due = ticks.tick().await;
@@ -91,16 +93,16 @@ async fn tick(producer: Producer, load: Arc<Load>, lanes: Vec<Lane>, interval: D
             load.note_late(Micros::now(), late);
         }
         for lane in &lanes {
-            send(&producer, &load, lane);
+            send(&producer, &load, lane, pace.size);
         }
     }
 }
 
-fn send(producer: &Producer, load: &Load, lane: &Lane) {
+fn send(producer: &Producer, load: &Load, lane: &Lane, size: usize) {
     let value = load.numbers.value();
     let sent = Sent { process: lane.process, op: load.numbers.op(), partition: lane.partition, value };
     load.launched(sent);
-    match producer.try_send(value::record(value, lane.partition)) {
+    match producer.try_send(value::record(value, lane.partition, size)) {
         Ok(pending) => {
             if lane.flights.try_send(Flight { sent, pending }).is_err() {
                 load.landed(sent, &SendOutcome::Unknown("RUNNER: too many records under way".to_owned()));

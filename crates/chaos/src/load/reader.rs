@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_checker::history::value_of;
 use holdfast_client::{Client, Consumer, FetchedBatch, Offset, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use crate::load::Load;
+use crate::load::{Load, value};
 
 /// Before a consumer that failed is followed by the next.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -112,7 +111,7 @@ pub(crate) async fn poll(load: &Load, consumer: &mut Consumer, process: u64, par
     load.history.poll_invoked(process, op, partition);
     match consumer.next_batch().await? {
         Ok(batch) => {
-            let records = records_of(&batch);
+            let records = records_of(load, &batch, partition);
             if let Some((last, _)) = records.last() {
                 load.note_seen(partition, *last);
             }
@@ -126,9 +125,17 @@ pub(crate) async fn poll(load: &Load, consumer: &mut Consumer, process: u64, par
     }
 }
 
-fn records_of(batch: &FetchedBatch) -> Vec<(u64, u64)> {
-    let records = batch.records.iter();
-    records.filter_map(|record| Some((record.offset.0, value_of(record.value.as_deref()?)?))).collect()
+/// Offsets and values. A record that is not what was sent is told of, and is none.
+fn records_of(load: &Load, batch: &FetchedBatch, partition: u32) -> Vec<(u64, u64)> {
+    let mut records = Vec::new();
+    for record in &batch.records {
+        let value = record.value.as_deref().and_then(|bytes| value::unchanged(bytes, partition));
+        match value {
+            Some(value) => records.push((record.offset.0, value)),
+            None => load.note_changed(partition, record.offset.0),
+        }
+    }
+    records
 }
 
 /// The highest offset that anybody saw, by partition.

@@ -31,9 +31,14 @@ fn said(command: impl Fn() -> String, output: &Output) -> Result<String, ChaosEr
     Err(ChaosError::Command { command: command(), stderr })
 }
 
-fn install(program: &str) -> &'static str {
+/// How a program is installed on Debian.
+pub(crate) fn install(program: &str) -> &'static str {
     match program {
         "nft" => "apt-get install nftables",
+        "mkfs.ext4" | "e2fsck" => "apt-get install e2fsprogs",
+        "mount" | "umount" => "apt-get install mount",
+        "unshare" => "apt-get install util-linux",
+        "strace" => "apt-get install strace",
         _ => "apt-get install iproute2",
     }
 }

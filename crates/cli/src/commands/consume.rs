@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use futures::stream::{self, FuturesUnordered, SelectAll, StreamExt as _};
 use futures::{FutureExt as _, Stream};
-use holdfast_client::{Client, ConsumeError, Consumer, ConsumerConfig, FetchedBatch, StartAt, Until};
+use holdfast_client::{
+    Client, ConsumeError, Consumer, ConsumerConfig, FetchedBatch, StartAt, Until, WhenTrimmed,
+};
 use holdfast_core::ErrorCode;
 use holdfast_proto::ApiError;
 use std::pin::Pin;
@@ -65,9 +67,10 @@ async fn open(client: &Client, args: &ConsumeArgs, from: From) -> Result<SelectA
     // Each consumer has its share of the memory that one would have.
     let defaults = ConsumerConfig::default();
     let prefetch = (defaults.prefetch / groups.len().max(1)).max(defaults.max_bytes as usize);
+    let when_trimmed = if args.skip_trimmed { WhenTrimmed::Skip } else { WhenTrimmed::Fail };
     let opened = groups.into_iter().map(|(start, partitions)| {
         let builder = client.consumer(&args.topic).start(start).stop(until);
-        let builder = builder.config(ConsumerConfig { prefetch, ..ConsumerConfig::default() });
+        let builder = builder.config(ConsumerConfig { prefetch, when_trimmed, ..ConsumerConfig::default() });
         match partitions {
             Some(partitions) => builder.partitions(partitions).build(),
             None => builder.build(),

@@ -1,18 +1,22 @@
 //! `holdfast topic`.
 
+mod alter;
 mod create;
 mod delete;
 mod describe;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use holdfast_core::metadata::{ClusterMap, Durability, Topic};
+use holdfast_core::retention::Retention;
 use holdfast_core::{BrokerId, ErrorCode};
 use holdfast_proto::ApiError;
 use serde_json::{Value, json};
 
 use super::connect::connect;
+use super::human::bytes;
 use crate::args::{Format, Global, TopicCommand};
 use crate::exit::{self, CliError};
 use crate::output::{print_json, print_table, table};
@@ -22,6 +26,7 @@ pub(crate) async fn run(global: &Global, command: TopicCommand) -> Result<ExitCo
         TopicCommand::Create(args) => create::run(global, args).await,
         TopicCommand::Ls => list(global).await,
         TopicCommand::Describe { name } => describe::run(global, &name).await,
+        TopicCommand::Alter(args) => alter::run(global, args).await,
         TopicCommand::Delete { name, yes } => delete::run(global, &name, yes).await,
     }
 }
@@ -62,6 +67,8 @@ fn facts(map: &ClusterMap, topic: &Topic) -> Value {
         "replication": topic.spec.replication,
         "durability": durability(topic.spec.durability),
         "zone_waiver": topic.spec.zone_waiver,
+        "retention_ms": topic.spec.retention.time_ms,
+        "retention_bytes": topic.spec.retention.bytes,
         "zones": zones(map, topic),
     })
 }
@@ -81,6 +88,17 @@ fn durability(durability: Durability) -> &'static str {
     match durability {
         Durability::Disk => "disk",
         Durability::Memory => "memory",
+    }
+}
+
+/// How much of a topic is kept, in words.
+fn retention(retention: Retention) -> String {
+    let time = retention.time_ms.map(|ms| humantime::format_duration(Duration::from_millis(ms)).to_string());
+    let size = retention.bytes.map(|size| format!("{} of each partition", bytes(size)));
+    match (time, size) {
+        (None, None) => "unlimited".to_owned(),
+        (Some(limit), None) | (None, Some(limit)) => limit,
+        (Some(time), Some(size)) => format!("{time} or {size}, whichever is less"),
     }
 }
 

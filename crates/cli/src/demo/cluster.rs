@@ -5,12 +5,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_broker::{Broker, BrokerConfig, BrokerError, ControllerEndpoint, Listeners};
 use holdfast_controller::{Controller, ControllerConfig, ControllerError, VoterConfig};
 use holdfast_core::{BrokerId, ControllerId, ZoneId};
-use holdfast_log::{ByteSize, LogConfig};
+use holdfast_log::{ByteSize, Fs, LogConfig, RealFs};
 use holdfast_proto::transport::{Listener, Tls};
 use tokio::runtime::Runtime;
 
@@ -73,6 +74,8 @@ pub struct ClusterOptions {
     pub replace_after: Option<Duration>,
     /// When leaders go home (`home-after` of the controllers); `None`: as they have it.
     pub home_after: Option<Duration>,
+    /// Files of the brokers, one kind per zone, for tests of what a bad disk does; empty: the system's.
+    pub files: Vec<Arc<dyn Fs>>,
 }
 
 impl ClusterOptions {
@@ -87,6 +90,7 @@ impl ClusterOptions {
             tls: None,
             replace_after: None,
             home_after: None,
+            files: Vec::new(),
         }
     }
 }
@@ -297,7 +301,9 @@ impl LocalCluster {
     fn start_broker(&self, number: usize, bound: BoundBroker) -> Result<RunningBroker, ClusterError> {
         let BoundBroker { control, data, listeners } = bound;
         let (name, tls) = (self.options.name.clone(), self.options.tls.clone());
-        let start = Broker::start(name, self.broker_config(number), tls, listeners, data.handle());
+        let files = self.options.files.get(number).cloned().unwrap_or_else(|| Arc::new(RealFs));
+        let config = self.broker_config(number);
+        let start = Broker::start_on(files, name, config, tls, listeners, data.handle());
         match control.block_on(start) {
             Ok(broker) => Ok(RunningBroker { control, data, broker }),
             Err(source) => {

@@ -60,6 +60,10 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (&["consume", "ready", "-p", "9", "-o", "-1"], exit::DATA, &["9", "UNKNOWN_PARTITION"]),
         (&["produce", "ready", "-p", "9"], exit::DATA, &["no partition 9"]),
         (&["consume", "ready", "-o", "1000"], exit::DATA, &["1000", "OFFSET_OUT_OF_RANGE"]),
+        (&["topic", "alter", "nowhere", "--retention", "1h"], exit::DATA, &["nowhere", "UNKNOWN_TOPIC"]),
+        (&["topic", "alter", "ready"], exit::USAGE, &["--retention"]),
+        (&["topic", "alter", "ready", "--retention", "soon"], exit::USAGE, &["24h", "unlimited"]),
+        (&["topic", "alter", "ready", "--retention-bytes", "1KiB"], exit::DATA, &["INVALID_REQUEST"]),
         (&["topic", "delete", "ready"], exit::USAGE, &["--yes", "terminal"]),
         (&["topic", "create", "ready", "-r", "1", "--waive-zones"], exit::DATA, &["ready", "TOPIC_EXISTS"]),
         (&["topic", "create", "no/slash"], exit::DATA, &["no/slash", "INVALID_REQUEST"]),
@@ -94,4 +98,27 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     }
     assert_eq!(topics(), before, "a refused command changed the topics");
     assert_eq!(cluster.run(&["consume", "ready", "-e"]).ok(), "one\ntwo\nthree\n");
+}
+
+#[test]
+fn how_much_is_kept_is_shown_and_changed() {
+    let cluster = Cluster::start(1);
+    let limits = ["--retention", "24h", "--retention-bytes", "10GiB"];
+    cluster.run(&[&["topic", "create", "kept", "-r", "1", "--waive-zones"][..], &limits].concat()).ok();
+    let shown = |line: &str| {
+        let described = cluster.run(&["topic", "describe", "kept"]).ok();
+        assert!(described.contains(line), "{described}");
+    };
+    shown("retention 1day or 10.7 GB of each partition, whichever is less");
+    let altered = cluster.run(&["topic", "alter", "kept", "--retention", "90m"]).ok();
+    assert!(altered.contains("altered kept  retention 1h 30m or 10.7 GB of each partition"), "{altered}");
+    cluster.run(&["topic", "alter", "kept", "--retention-bytes", "unlimited"]).ok();
+    shown("retention 1h 30m\n");
+    let facts = cluster.run(&["topic", "describe", "kept", "--format", "json"]).ok();
+    assert!(
+        facts.contains("\"retention_ms\":5400000") && facts.contains("\"retention_bytes\":null"),
+        "{facts}"
+    );
+    cluster.run(&["topic", "alter", "kept", "--retention", "unlimited"]).ok();
+    shown("retention unlimited\n");
 }

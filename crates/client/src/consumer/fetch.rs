@@ -42,6 +42,8 @@ pub(super) struct Fetcher {
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     /// The next offset to hand over.
     pub(super) position: Offset,
+    /// Where it begins, if that is the first record kept, wherever that is by then.
+    pub(super) beginning: Option<Offset>,
     /// Stop before this one.
     end: Option<Offset>,
     output: Output,
@@ -93,6 +95,7 @@ impl Fetcher {
             topic,
             id,
             position,
+            beginning: None,
             end,
             output,
             room,

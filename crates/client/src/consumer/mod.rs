@@ -178,7 +178,7 @@ impl ConsumerBuilder {
         let room = Arc::new(Semaphore::new(self.config.prefetch));
         let cancel = CancellationToken::new();
         for (partition, (start, end)) in partitions.into_iter().zip(ranges) {
-            let fetcher = Fetcher::new(
+            let mut fetcher = Fetcher::new(
                 self.client.clone(),
                 self.config.clone(),
                 self.topic.clone(),
@@ -188,6 +188,7 @@ impl ConsumerBuilder {
                 output.clone(),
                 room.clone(),
             );
+            fetcher.beginning = (self.start == StartAt::Beginning).then_some(start);
             tokio::spawn(cancel.clone().run_until_cancelled_owned(fetcher.run()));
         }
         let left = match self.until {

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ConsumeError;
 use super::fetch::{Fetcher, Route};
+use crate::WhenTrimmed;
 use crate::retry::{Failure, MAX_DELAY, Verdict, judge};
 use crate::routing::{hinted, leader_of};
 
@@ -19,6 +20,9 @@ impl Fetcher {
             return Ok(());
         }
         if error.code == ErrorCode::OffsetOutOfRange {
+            if self.skips_trimmed(error) {
+                return Ok(());
+            }
             self.judge_range(error)?;
         } else if judge(error.code) == Verdict::Refused {
             return Err(self.refused(failure.error));
@@ -51,6 +55,24 @@ impl Fetcher {
                 changed = self.map.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// Goes on where the log starts, if it lies above the position and that is what is wanted.
+    fn skips_trimmed(&mut self, error: &ApiError) -> bool {
+        let start = error.detail("log_start_offset").and_then(|text| text.parse().ok()).map(Offset);
+        let Some(start) = start.filter(|start| *start > self.position) else { return false };
+        // The start rose between the look at it and the first request: nothing is left out.
+        let begins = self.beginning == Some(self.position);
+        if begins {
+            self.beginning = Some(start);
+        } else if self.config.when_trimmed == WhenTrimmed::Skip {
+            let (partition, position) = (self.id, self.position);
+            tracing::warn!(%partition, %position, %start, "records are gone before they were read: going on where the log starts");
+        } else {
+            return false;
+        }
+        self.position = start;
+        true
     }
 
     /// Records below the log's start are gone. A position above the high watermark is a leader's that does not know

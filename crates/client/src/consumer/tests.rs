@@ -148,6 +148,32 @@ async fn an_offset_that_is_gone_is_an_error_with_the_range() {
     assert_eq!((position, log_start_offset, high_watermark), (Offset(5), Some(Offset(40)), Some(Offset(90))));
 }
 
+fn trimmed_to(start: u64) -> FetchFault {
+    let error = ApiError::new(ErrorCode::OffsetOutOfRange, "gone").with("log_start_offset", start);
+    FetchFault::Refuse(error.with("high_watermark", 100))
+}
+
+#[tokio::test]
+async fn who_begins_with_the_first_record_kept_begins_there_although_it_moves() {
+    let cluster = MockCluster::start(1, 1).await;
+    fill(&cluster, 0);
+    cluster.fetch_fault(0, [trimmed_to(40), trimmed_to(50)]);
+    let mut consumer = reader(&cluster, StartAt::Beginning, Until::Count(20)).await;
+    assert_eq!(offsets(&mut consumer).await.unwrap(), (50..70).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_was_trimmed_is_skipped_on_request_only() {
+    let cluster = MockCluster::start(1, 1).await;
+    fill(&cluster, 0);
+    let client = cluster.client().await;
+    let config = ConsumerConfig { when_trimmed: crate::WhenTrimmed::Skip, ..small_fetches() };
+    cluster.fetch_fault(0, [trimmed_to(40)]);
+    let builder = client.consumer(TOPIC).config(config).start(StartAt::Offset(Offset(5)));
+    let mut consumer = builder.stop(Until::Count(10)).build().await.unwrap();
+    assert_eq!(offsets(&mut consumer).await.unwrap(), (40..50).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_new_leader_that_knows_less_of_the_high_watermark_is_waited_for() {
     let cluster = MockCluster::start(1, 1).await;

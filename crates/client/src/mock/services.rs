@@ -61,6 +61,7 @@ enum Then {
     Answer(v1::append_stream_response::Outcome),
     Cut,
     Silence,
+    GoOn,
 }
 
 impl Broker {
@@ -79,6 +80,7 @@ impl Broker {
             }
             Some(Fault::Cut) => return Then::Cut,
             Some(Fault::Silent) => return Then::Silence,
+            Some(Fault::Overlooked) => return Then::GoOn,
             Some(Fault::AppendThenCut | Fault::AppendThenSilent) | None => {}
         }
         let epoch = LeaderEpoch::first(Term(state.term));
@@ -122,6 +124,7 @@ impl Broker {
                     let _ = answers.send(Err(Status::unavailable("cut as scripted"))).await;
                     return;
                 }
+                Then::GoOn => {}
                 Then::Silence => {
                     while let Ok(Some(_)) = requests.message().await {}
                     return;
@@ -246,6 +249,13 @@ impl TopicService for Broker {
         let topic = map.topic_named(&request.name);
         let topic = topic.ok_or_else(|| Status::internal("the mock has one topic only"))?;
         Ok(Response::new(v1::CreateTopicResponse { topic_id: Bytes::copy_from_slice(&topic.id.to_bytes()) }))
+    }
+
+    async fn alter_topic(
+        &self,
+        _: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Err(ApiError::new(ErrorCode::UnknownTopic, "no such topic").into_status())
     }
 
     async fn delete_topic(

@@ -67,7 +67,10 @@ impl Sender {
             flight.refusal = Some(error);
             return;
         }
+        // Answers come in any order: the first batch, by which a leader gets to know the producer, may have been refused.
+        let unknown_yet = error.code == ErrorCode::UnknownProducer && !is_first;
         match verdict {
+            Verdict::Fatal if unknown_yet => self.handle_cut(Failure::reached(error)),
             Verdict::Rewind if is_first && self.out_of_order_too_long() => self.end(error),
             Verdict::Rewind => self.handle_cut(Failure::reached(error)),
             Verdict::Fatal => self.end(error),

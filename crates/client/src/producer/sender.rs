@@ -60,7 +60,7 @@ pub(super) struct Retry {
     /// A leader that a refusal named.
     pub(super) hint: Option<Target>,
     pub(super) hints: u32,
-    /// The leader takes nothing until others are back: it is asked with the first batch alone, since everything else
+    /// The leader takes nothing until others are back, or its disk has room: it is asked with the first batch alone, since everything else
     /// would be sent in vain again and again.
     probes: bool,
 }
@@ -361,7 +361,7 @@ impl Sender {
     fn retry_later(&mut self, target: Target, error: ApiError, delay: Duration) {
         self.retry.at = Some(Instant::now() + delay);
         self.retry.failed = Some(target);
-        self.retry.probes = error.code == ErrorCode::NotEnoughReplicas;
+        self.retry.probes = matches!(error.code, ErrorCode::NotEnoughReplicas | ErrorCode::DiskFull);
         self.last_error = Some(error);
         if !(self.window.is_empty() && self.lane.is_empty()) {
             self.lane.stalled.store(true, Ordering::Relaxed);

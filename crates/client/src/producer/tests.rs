@@ -96,6 +96,7 @@ async fn every_way_of_losing_a_stream_keeps_order_and_repeats_nothing() {
         Fault::Silent,
         Fault::Refuse(ErrorCode::Overloaded),
         Fault::Refuse(ErrorCode::NotEnoughReplicas),
+        Fault::Refuse(ErrorCode::DiskFull),
         Fault::Refuse(ErrorCode::LeaderLost),
         Fault::Refuse(ErrorCode::UnknownTopic),
         Fault::Refuse(ErrorCode::OutOfOrderSequence),
@@ -214,15 +215,22 @@ async fn the_leader_appointed_after_an_outage_gets_records_soon() {
     assert_stored(&cluster, pending).await;
 }
 
-/// A leader that lacks its followers is asked often, with one batch: everything else waits until it takes that.
+/// A leader that lacks its followers, or room on its disk, is asked often, with one batch: everything else waits until it
+/// takes that.
 #[tokio::test]
-async fn a_leader_without_a_majority_is_asked_with_one_batch() {
+async fn a_leader_that_takes_nothing_for_now_is_asked_with_one_batch() {
+    for code in [ErrorCode::NotEnoughReplicas, ErrorCode::DiskFull] {
+        is_asked_with_one_batch(code).await;
+    }
+}
+
+async fn is_asked_with_one_batch(code: ErrorCode) {
     let cluster = MockCluster::start(1, 1).await;
     let producer = producer(&cluster).await;
     let mut pending = send_all(&producer, 1).await;
     producer.flush().await;
     let refusals = 30;
-    cluster.fault(0, [Fault::Refuse(ErrorCode::NotEnoughReplicas); 30]);
+    cluster.fault(0, [Fault::Refuse(code); 30]);
     let before = cluster.arrived().len();
     let begun = Instant::now();
     for number in 1..60 {
@@ -235,6 +243,22 @@ async fn a_leader_without_a_majority_is_asked_with_one_batch() {
     // What was on its way with the first one came along once.
     let arrived = &cluster.arrived()[before..];
     assert!(arrived[5..refusals].iter().all(|asked| *asked == arrived[0]), "{:?}", &arrived[..refusals]);
+}
+
+/// The first batches of a producer are sent together. Where the leader refuses one that comes before, it knows nothing of
+/// the producer when it sees the next: that says nothing against the producer.
+#[tokio::test]
+async fn a_producer_whose_first_batch_was_refused_is_not_over() {
+    for faults in [&[Fault::Overlooked][..], &[Fault::Refuse(ErrorCode::DiskFull), Fault::Overlooked]] {
+        let cluster = MockCluster::start(1, 1).await;
+        let producer = producer(&cluster).await;
+        cluster.fault(0, faults.iter().copied());
+        let mut pending = Vec::new();
+        for number in 0..60 {
+            pending.push(producer.send(record(number)).await.unwrap());
+        }
+        assert_stored(&cluster, pending).await;
+    }
 }
 
 #[tokio::test]

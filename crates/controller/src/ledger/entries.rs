@@ -53,9 +53,10 @@ pub(super) fn read(
         Command::Appoint { .. } => entry.appointed(leaderships),
         Command::RecoverUnclean { .. } => entry.unclean(),
         Command::CompleteChange { .. } => entry.completed(),
-        Command::CreateTopic { .. } | Command::DeleteTopic { .. } | Command::AllocateProducerIds { .. } => {
-            Vec::new()
-        }
+        Command::CreateTopic { .. }
+        | Command::SetRetention { .. }
+        | Command::DeleteTopic { .. }
+        | Command::AllocateProducerIds { .. } => Vec::new(),
     }
 }
 

@@ -3,9 +3,12 @@
 use holdfast_core::metadata::{Applied, Command};
 use holdfast_core::{ErrorCode, TopicId};
 use holdfast_proto::ApiError;
-use holdfast_proto::convert::metadata::topic_spec_from_wire;
+use holdfast_proto::convert::metadata::{retention_from_wire, topic_spec_from_wire};
 use holdfast_proto::internal::v1::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
-use holdfast_proto::v1::{CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DeleteTopicResponse};
+use holdfast_proto::v1::{
+    AlterTopicRequest, AlterTopicResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
+    DeleteTopicResponse,
+};
 
 use super::{not_leader, propose_error};
 use crate::config::MAX_NAME;
@@ -33,6 +36,32 @@ fn topic_id(chosen: &[u8]) -> Result<TopicId, ApiError> {
         .ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, "a topic id has 16 bytes, or is left out"))
 }
 
+pub(super) async fn alter_topic(
+    shared: &Shared,
+    request: AlterTopicRequest,
+) -> Result<AlterTopicResponse, ApiError> {
+    check_name(&request.name)?;
+    // As for a deletion.
+    if !shared.quorum.catch_up().await {
+        return Err(not_leader(&shared.quorum, shared.id));
+    }
+    let named = shared.quorum.serving().with_map(|map| map.topic_named(&request.name).map(|topic| topic.id));
+    let id = named.filter(|id| request.topic_id.is_empty() || id.to_bytes()[..] == request.topic_id[..]);
+    let Some(id) = id else { return Err(not_named(&request.name, named)) };
+    if let Some(retention) = request.retention.map(retention_from_wire) {
+        propose(shared, Command::SetRetention { id, retention }).await?;
+    }
+    Ok(AlterTopicResponse {})
+}
+
+fn not_named(name: &str, id: Option<TopicId>) -> ApiError {
+    let message = match id {
+        None => format!("no topic named {name:?}"),
+        Some(id) => format!("topic {name:?} has id {id}, not the one given"),
+    };
+    ApiError::new(ErrorCode::UnknownTopic, message)
+}
+
 pub(super) async fn delete_topic(
     shared: &Shared,
     request: DeleteTopicRequest,
@@ -52,11 +81,7 @@ pub(super) async fn delete_topic(
         if deleted {
             return Ok(DeleteTopicResponse {}); // the caller did not hear the first answer
         }
-        let message = match named {
-            None => format!("no topic named {:?}", request.name),
-            Some(id) => format!("topic {:?} has id {id}, not the one given", request.name),
-        };
-        return Err(ApiError::new(ErrorCode::UnknownTopic, message));
+        return Err(not_named(&request.name, named));
     };
     propose(shared, Command::DeleteTopic { id }).await?;
     Ok(DeleteTopicResponse {})

@@ -10,10 +10,10 @@ use holdfast_proto::internal::v1::{
     WatchControllerMetadataRequest,
 };
 use holdfast_proto::v1::{
-    CancelMoveRequest, CancelMoveResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
-    DeleteTopicResponse, ListEventsRequest, ListEventsResponse, MetadataUpdate, MoveLeaderRequest,
-    MoveLeaderResponse, MoveReplicasRequest, MoveReplicasResponse, RecoverUncleanRequest,
-    RecoverUncleanResponse,
+    AlterTopicRequest, AlterTopicResponse, CancelMoveRequest, CancelMoveResponse, CreateTopicRequest,
+    CreateTopicResponse, DeleteTopicRequest, DeleteTopicResponse, ListEventsRequest, ListEventsResponse,
+    MetadataUpdate, MoveLeaderRequest, MoveLeaderResponse, MoveReplicasRequest, MoveReplicasResponse,
+    RecoverUncleanRequest, RecoverUncleanResponse,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -53,6 +53,13 @@ impl ControllerService for ControllerRpc {
         request: Request<CreateTopicRequest>,
     ) -> Result<Response<CreateTopicResponse>, Status> {
         Ok(Response::new(admin::create_topic(&self.0, request.into_inner()).await?))
+    }
+
+    async fn alter_topic(
+        &self,
+        request: Request<AlterTopicRequest>,
+    ) -> Result<Response<AlterTopicResponse>, Status> {
+        Ok(Response::new(admin::alter_topic(&self.0, request.into_inner()).await?))
     }
 
     async fn delete_topic(

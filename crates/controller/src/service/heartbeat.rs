@@ -99,6 +99,7 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
     check_cluster(&shared, &heartbeat.cluster).map_err(|error| error.message)?;
     let broker = BrokerId(heartbeat.broker_id);
     let (reports, draining) = (std::mem::take(&mut heartbeat.reports), heartbeat.draining);
+    let disk_full = heartbeat.disk_full;
     let registration = registration(heartbeat)?;
     let run = (broker, registration.incarnation);
     let now = Instant::now();
@@ -113,6 +114,7 @@ fn note(stream: &mut OpenStream, mut heartbeat: HeartbeatRequest) -> Result<(), 
         // What waited on an earlier stream is no more what is.
         let reports = if brokers.tracker.is_latest(run, stream.number) { reports } else { Vec::new() };
         shared.observer.note(Observation::Heard(run));
+        brokers.upkeep.disk_is_full(broker, disk_full);
         let leaves = draining && brokers.leaving.said(map, run);
         for report in reports {
             match report_from_wire(report) {

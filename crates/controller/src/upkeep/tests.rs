@@ -261,3 +261,85 @@ fn a_leader_that_gets_stuck_at_home_stays_away_longer_each_time() {
     assert!(stays.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 2), "{stays:?}");
     assert!(stays[0] >= 60, "{stays:?}");
 }
+
+/// A broker that takes no records leads nothing that another can lead, and gets it back when it has room.
+#[test]
+fn leaders_leave_a_full_disk_and_come_home_when_there_is_room() {
+    let mut world = World::new(12);
+    world.run(120);
+    let led = |world: &World, broker| {
+        let led = |partition: &&Partition| partition.register.leader.broker == BrokerId(broker);
+        world.cluster.map().partitions().filter(led).count()
+    };
+    let before = led(&world, 1);
+    assert!(before > 0);
+    world.upkeep.disk_is_full(BrokerId(1), true);
+    world.run(1);
+    assert_eq!(led(&world, 1), 0);
+    assert_eq!(led(&world, 2) + led(&world, 3), 12);
+    assert!(world.run(300).is_empty(), "nobody goes home to a full disk");
+    world.upkeep.disk_is_full(BrokerId(1), false);
+    world.run(120);
+    assert_eq!(led(&world, 1), before);
+}
+
+#[test]
+fn a_full_disk_is_left_only_for_who_is_in_sync_and_has_room() {
+    let mut world = World::new(12);
+    world.run(120);
+    let leaders = |world: &World| -> Vec<ReplicaId> {
+        world.cluster.map().partitions().map(|partition| partition.register.leader).collect()
+    };
+    let before = leaders(&world);
+    for broker in [1, 2, 3] {
+        world.upkeep.disk_is_full(BrokerId(broker), true);
+    }
+    assert!(world.run(5).is_empty(), "nobody has room");
+    world.upkeep.disk_is_full(BrokerId(3), false);
+    // Whoever leads has nobody that keeps up.
+    let alone = |world: &mut World| {
+        let leaders = leaders(world);
+        world.report_all(|replica| leaders.contains(&replica) && replica.broker != BrokerId(3));
+    };
+    assert!(world.run_with(5, alone).is_empty());
+    assert_eq!(leaders(&world), before);
+    world.run(1);
+    assert!(leaders(&world).iter().all(|leader| leader.broker == BrokerId(3)));
+}
+
+/// With all disks full a leader may be stuck with what its followers have no room for. It serves what is stored; who comes after
+/// it could not commit as much as a marker.
+#[test]
+fn a_stuck_leader_is_not_replaced_by_a_full_disk_as_long_as_it_serves() {
+    let mut world = World::new(1);
+    world.run(120);
+    let register = world.cluster.partition(0).register.clone();
+    let [leader, next, last] = register.set[..] else { panic!("{register:?}") };
+    let proposed = Appointment {
+        partition: world.cluster.partition(0).id,
+        expected_term: register.term,
+        leader: next.broker,
+    };
+    let help = |world: &World| {
+        let helping = world.upkeep.with_room(world.cluster.map(), &world.reports, vec![proposed]);
+        helping.first().map(|appointment| appointment.leader)
+    };
+    assert_eq!(help(&world), Some(next.broker));
+    world.upkeep.disk_is_full(next.broker, true);
+    assert_eq!(help(&world), Some(last.broker), "one has room");
+    for full in [leader, last] {
+        world.upkeep.disk_is_full(full.broker, true);
+    }
+    assert_eq!(help(&world), None);
+    // One whose log failed serves nothing.
+    let failed = LeaderReport {
+        partition: proposed.partition,
+        term: register.term,
+        state: LeaderState::Stalled,
+        log_end_offset: Offset(1),
+        writable: false,
+        in_sync: Vec::new(),
+    };
+    world.reports.reported(world.now, world.cluster.map(), leader.broker, &failed, false);
+    assert_eq!(help(&world), Some(next.broker));
+}

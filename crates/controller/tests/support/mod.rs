@@ -214,6 +214,7 @@ pub(crate) fn heartbeat(id: u32, incarnation: u64) -> HeartbeatRequest {
         peer_endpoint: format!("127.0.0.1:{}", 2000 + id),
         reports: Vec::new(),
         draining: false,
+        disk_full: false,
     }
 }
 

@@ -7,11 +7,14 @@ use super::invariants::violation;
 use super::placement::{LeaderChoice, place};
 use super::{Broker, ClusterMap, Object, Partition, Register, Topic, Update};
 use crate::mutant;
+use crate::retention::Retention;
 use crate::{BrokerId, Incarnation, PartitionId, ReplicaId, Term, TopicId};
 
 /// Upper bounds that keep one command, and the map, of a sane size.
 const MAX_PARTITIONS: u32 = 10_000;
 const MAX_REPLICATION: u32 = 5;
+const MIN_RETENTION_MS: u64 = 1_000;
+const MIN_RETENTION_BYTES: u64 = 1 << 20;
 const MAX_PRODUCER_IDS: u32 = 100_000;
 
 /// What a command did.
@@ -67,6 +70,7 @@ impl Metadata {
             Command::FenceBrokers(brokers) => change.fence_brokers(brokers),
             Command::CreateTopic { id, name, spec } => change.create_topic(*id, name, spec),
             Command::DeleteTopic { id } => change.delete_topic(*id),
+            Command::SetRetention { id, retention } => change.set_retention(*id, *retention),
             Command::Appoint(appointments) => change.appoint_all(appointments),
             Command::DrainBroker { id, incarnation } => change.drain_broker(*id, *incarnation),
             Command::Reassign(reassignments) => change.reassign_all(reassignments),
@@ -166,7 +170,11 @@ impl Change<'_> {
         check_range("number of partitions", spec.partitions, 1..=MAX_PARTITIONS)?;
         let least = if spec.zone_waiver { 1 } else { 3 };
         check_range("replication", spec.replication, least..=MAX_REPLICATION)?;
-        let same = |known: &&Topic| known.name == name && known.spec == *spec && !known.deleted;
+        check_retention(spec.retention)?;
+        let same = |known: &&Topic| {
+            let asked = TopicSpec { retention: known.spec.retention, ..spec.clone() };
+            known.name == name && known.spec == asked && !known.deleted
+        };
         if self.map.topic(id).filter(same).is_some() {
             return Ok(Applied::TopicCreated(id)); // the proposer did not hear the first answer
         }
@@ -194,6 +202,18 @@ impl Change<'_> {
         let topic = topic.ok_or(MetadataError::UnknownTopic { id })?;
         let deleted = Topic { deleted: true, version: self.index, ..topic.clone() };
         self.put(Object::Topic(deleted));
+        Ok(Applied::Done)
+    }
+
+    fn set_retention(&mut self, id: TopicId, retention: Retention) -> Result<Applied, MetadataError> {
+        check_retention(retention)?;
+        let topic = self.map.topic(id).filter(|topic| !topic.deleted);
+        let topic = topic.ok_or(MetadataError::UnknownTopic { id })?;
+        if topic.spec.retention != retention {
+            let spec = TopicSpec { retention, ..topic.spec.clone() };
+            let changed = Topic { spec, version: self.index, ..topic.clone() };
+            self.put(Object::Topic(changed));
+        }
         Ok(Applied::Done)
     }
 
@@ -282,6 +302,20 @@ fn check_topic_name(name: &str) -> Result<(), MetadataError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let fits = (1..=249).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != "..";
     if fits { Ok(()) } else { Err(MetadataError::BadTopicName { name: name.chars().take(300).collect() }) }
+}
+
+/// So little is no retention: most likely a unit was mistaken.
+fn check_retention(retention: Retention) -> Result<(), MetadataError> {
+    let check = |what: &str, value: Option<u64>, least: u64| match value.filter(|value| *value < least) {
+        Some(value) => Err(MetadataError::OutOfRange {
+            what: what.to_owned(),
+            value,
+            allowed: format!("{least} or more"),
+        }),
+        None => Ok(()),
+    };
+    check("milliseconds of retention", retention.time_ms, MIN_RETENTION_MS)?;
+    check("bytes of retention", retention.bytes, MIN_RETENTION_BYTES)
 }
 
 fn check_range(what: &str, value: u32, allowed: std::ops::RangeInclusive<u32>) -> Result<(), MetadataError> {

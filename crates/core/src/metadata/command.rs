@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Durability;
+use crate::retention::Retention;
 use crate::{BrokerId, DirId, ErrorCode, Incarnation, PartitionId, Term, TopicId, ZoneId};
 
 /// How a broker presents itself.
@@ -24,6 +25,7 @@ pub struct BrokerRegistration {
 
 /// What a topic is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "EncodedSpec", into = "EncodedSpec")]
 pub struct TopicSpec {
     /// Number of partitions, at least 1.
     pub partitions: u32,
@@ -33,11 +35,60 @@ pub struct TopicSpec {
     pub durability: Durability,
     /// Whether fewer than three replicas or zones are accepted: the topic then does not survive the loss of a zone.
     pub zone_waiver: bool,
+    /// How much of each partition is kept. The only one of these that can be changed.
+    pub retention: Retention,
 }
 
 impl Default for TopicSpec {
     fn default() -> Self {
-        TopicSpec { partitions: 1, replication: 3, durability: Durability::Disk, zone_waiver: false }
+        TopicSpec {
+            partitions: 1,
+            replication: 3,
+            durability: Durability::Disk,
+            zone_waiver: false,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// How a [`TopicSpec`] is encoded: as before there was a retention, where there is none. Formats on disk outlive versions.
+#[derive(Serialize, Deserialize)]
+struct EncodedSpec {
+    partitions: u32,
+    replication: u32,
+    durability: Durability,
+    rest: EncodedRest,
+}
+
+/// The first two were the values of a flag.
+#[derive(Serialize, Deserialize)]
+enum EncodedRest {
+    NoWaiver,
+    ZoneWaiver,
+    Retention { zone_waiver: bool, retention: Retention },
+}
+
+impl From<TopicSpec> for EncodedSpec {
+    fn from(spec: TopicSpec) -> Self {
+        let TopicSpec { partitions, replication, durability, zone_waiver, retention } = spec;
+        let rest = match (retention.is_unlimited(), zone_waiver) {
+            (true, false) => EncodedRest::NoWaiver,
+            (true, true) => EncodedRest::ZoneWaiver,
+            (false, _) => EncodedRest::Retention { zone_waiver, retention },
+        };
+        EncodedSpec { partitions, replication, durability, rest }
+    }
+}
+
+impl From<EncodedSpec> for TopicSpec {
+    fn from(encoded: EncodedSpec) -> Self {
+        let EncodedSpec { partitions, replication, durability, rest } = encoded;
+        let (zone_waiver, retention) = match rest {
+            EncodedRest::NoWaiver => (false, Retention::default()),
+            EncodedRest::ZoneWaiver => (true, Retention::default()),
+            EncodedRest::Retention { zone_waiver, retention } => (zone_waiver, retention),
+        };
+        TopicSpec { partitions, replication, durability, zone_waiver, retention }
     }
 }
 
@@ -124,6 +175,13 @@ pub enum Command {
     AllocateProducerIds {
         /// How many.
         count: u32,
+    },
+    /// More or less of a topic is kept from now on.
+    SetRetention {
+        /// Its identity.
+        id: TopicId,
+        /// How much.
+        retention: Retention,
     },
 }
 

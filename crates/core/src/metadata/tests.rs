@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::retention::Retention;
 use crate::{BrokerId, DirId, Incarnation, PartitionId, Term};
 
 mod steps;
@@ -173,6 +174,30 @@ fn what_cannot_be_placed_is_refused() {
         .apply(Command::CreateTopic { id: TopicId(98), name: "one".to_owned(), spec: spec() })
         .unwrap_err();
     assert!(matches!(error, MetadataError::NotEnoughLiveBrokers { .. }), "{error}");
+}
+
+#[test]
+fn how_much_is_kept_can_be_changed_and_nothing_absurd_is_taken() {
+    let mut cluster = Cluster::new();
+    let topic = cluster.create("t", 1);
+    let set = |time_ms, bytes| Command::SetRetention { id: topic, retention: Retention { time_ms, bytes } };
+    cluster.apply(set(Some(3_600_000), Some(1 << 30))).unwrap();
+    let known = cluster.metadata.map().topic(topic).unwrap().clone();
+    assert_eq!((known.spec.retention.time_ms, known.spec.retention.bytes), (Some(3_600_000), Some(1 << 30)));
+    cluster.apply(set(Some(3_600_000), Some(1 << 30))).unwrap();
+    assert_eq!(cluster.metadata.map().topic(topic), Some(&known), "nothing changed");
+    // The one who created it asks again, not having heard the first answer.
+    let asked = TopicSpec { partitions: 1, ..TopicSpec::default() };
+    cluster.apply(Command::CreateTopic { id: topic, name: "t".to_owned(), spec: asked }).unwrap();
+    assert_eq!(cluster.metadata.map().topic(topic), Some(&known));
+    for absurd in [set(Some(999), None), set(None, Some(1000)), set(Some(0), Some(1 << 30))] {
+        assert_eq!(cluster.apply(absurd).unwrap_err().code(), crate::ErrorCode::InvalidRequest);
+    }
+    cluster.apply(set(None, None)).unwrap();
+    assert!(cluster.metadata.map().topic(topic).unwrap().spec.retention.is_unlimited());
+    cluster.apply(Command::DeleteTopic { id: topic }).unwrap();
+    let error = cluster.apply(set(None, None)).unwrap_err();
+    assert!(matches!(error, MetadataError::UnknownTopic { .. }), "{error}");
 }
 
 #[test]

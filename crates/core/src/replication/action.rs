@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::RequestId;
-use super::message::{Assignment, Envelope};
+use super::message::{Assignment, Envelope, Position};
+use super::producers::ProducerTable;
 use crate::metadata::LeaderState;
 use crate::record_batch::RecordBatch;
 use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset, ReplicaId, Term};
@@ -41,6 +42,21 @@ pub enum Action {
     Truncate {
         /// The new end, a batch boundary.
         end: Offset,
+    },
+    /// Give up what lies below the start of the log: it is served no more, and whole segments of it are deleted. In the
+    /// background, but what is known of the producers is durable before a byte of their batches goes (R44).
+    Trim {
+        /// Where the log starts from now on, a batch boundary.
+        start: Position,
+        /// What is known of the producers of what lies below.
+        producers: ProducerTable,
+    },
+    /// Put an empty log in the place of this one; durable before the next action is performed (R44).
+    Reset {
+        /// Where it starts and ends.
+        start: Position,
+        /// What is known of the producers of what lies below.
+        producers: ProducerTable,
     },
     /// Flush the log, then say `Event::Flushed`. Requests may be merged.
     Flush {
@@ -120,6 +136,14 @@ pub enum ProduceError {
         /// The limit.
         limit: usize,
     },
+    /// Refused before anything was appended: the disk of this broker is as good as full.
+    #[error("{free} bytes are free on this broker's disk, and {reserve} are kept in reserve")]
+    DiskFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that no record of a client may take.
+        reserve: u64,
+    },
     /// R39.
     #[error("sequence number {given} does not follow: expected {expected}")]
     OutOfOrderSequence {
@@ -165,6 +189,7 @@ impl ProduceError {
             ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
             ProduceError::NotEnoughReplicasAfterAppend { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
             ProduceError::Overloaded { .. } => ErrorCode::Overloaded,
+            ProduceError::DiskFull { .. } => ErrorCode::DiskFull,
             ProduceError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             ProduceError::UnknownProducer => ErrorCode::UnknownProducer,
             ProduceError::FencedProducer { .. } => ErrorCode::FencedProducer,

@@ -45,6 +45,11 @@ pub enum Event {
         /// Whole batches, contiguous from there.
         batches: Vec<RecordBatch>,
     },
+    /// What lies below is kept no longer: an active leader trims its log, as far as it may (R44).
+    Trim {
+        /// A batch boundary of the log.
+        to: Offset,
+    },
     /// A write, a flush or a read of the log failed. Nothing is tried again (R35). To be said before another action
     /// is performed: those still to come may rest on the one that failed.
     StorageFailed,

@@ -23,6 +23,8 @@ pub(super) struct Follower {
     pub(super) rejoin_target: Option<Offset>,
     /// When the leader last made itself heard at the current position.
     pub(super) heard: Option<Timestamp>,
+    /// Where the leader's log starts, as it said with the data that was accepted last.
+    pub(super) leader_start: Offset,
 }
 
 impl Follower {
@@ -38,6 +40,7 @@ pub(super) struct Data {
     pub(super) high_watermark: Offset,
     pub(super) durable_high_watermark: Offset,
     pub(super) log_end_offset: Offset,
+    pub(super) log_start_offset: Offset,
     pub(super) incarnation: Option<Incarnation>,
 }
 
@@ -107,8 +110,8 @@ impl Replica {
     }
 
     fn follow(&mut self, now: Timestamp, data: Data) {
-        let Data { echo, batches, high_watermark, durable_high_watermark, log_end_offset, incarnation } =
-            data;
+        let Data { echo, batches, high_watermark, durable_high_watermark, .. } = data;
+        let Data { log_end_offset, log_start_offset, incarnation, .. } = data;
         let appended = !batches.is_empty();
         if !self.apply(now, echo, batches) {
             self.ask_again_after_gap(now, echo);
@@ -129,11 +132,13 @@ impl Replica {
         follower.retry_at = None;
         follower.progressed = true;
         follower.heard = Some(now);
+        follower.leader_start = log_start_offset;
         if nonvoter && (answers_me || mutant!(RejoinAtOnce)) && follower.rejoin_target.is_none() {
             let target = if mutant!(RejoinAtOnce) { Offset::ZERO } else { log_end_offset };
             follower.rejoin_target = Some(target);
         }
         self.vote_again();
+        self.follow_start();
         // Mode fsync acknowledges when the flush has ended.
         let unflushed = self.config.durability == Durability::Memory || mutant!(FollowerAcksBeforeFlush);
         if appended && unflushed {
@@ -201,7 +206,7 @@ impl Replica {
         if echo != self.position() && !mutant!(ObeyLateDiverge) {
             return false;
         }
-        let cut = self.epochs.cut_for(common);
+        let Some(cut) = self.epochs.cut_for(common) else { return self.give_up_log() };
         let allowed = cut >= self.high_watermark || self.may_hold_what_was_given_up();
         if cut >= self.epochs.end() || !allowed {
             return false;
@@ -213,6 +218,7 @@ impl Replica {
     /// The flush that an acknowledgement or a fence waits for has ended.
     pub(super) fn follower_flushed(&mut self) {
         let flushed = self.durable_end == self.epochs.end();
+        self.follow_start();
         let Role::Follower(follower) = &mut self.role else { return };
         if flushed && let Some(leader_to_be) = follower.fenced_by.take() {
             self.answer_fence(leader_to_be);

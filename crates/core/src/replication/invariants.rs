@@ -1,7 +1,6 @@
 //! What must hold for one replica after every event. What must hold between replicas is checked by the simulator.
 
 use super::{Replica, Role};
-use crate::Offset;
 
 /// The first invariant that does not hold, with its id.
 pub(super) fn violation(replica: &Replica) -> Option<String> {
@@ -12,6 +11,8 @@ pub(super) fn violation(replica: &Replica) -> Option<String> {
         "REP-7: durable high watermark above the log end offset"
     } else if replica.durable_end > end {
         "REP-7: flushed end above the log end offset"
+    } else if replica.high_watermark < replica.epochs.base().end {
+        "REP-9: the log starts above the high watermark"
     } else if replica.epochs.last_epoch() > replica.promise {
         "REP-6: the log holds an epoch above the promise"
     } else if !increasing(replica) {
@@ -25,8 +26,8 @@ pub(super) fn violation(replica: &Replica) -> Option<String> {
 }
 
 fn increasing(replica: &Replica) -> bool {
-    let starts = replica.epochs.starts();
-    let first = starts.first().is_none_or(|&(_, start)| start == Offset::ZERO);
+    let (starts, base) = (replica.epochs.starts(), replica.epochs.base());
+    let first = starts.first().is_none_or(|&(epoch, start)| start == base.end && epoch >= base.epoch);
     first && starts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1)
 }
 

@@ -45,8 +45,8 @@ struct Progress {
     /// Sent and not acknowledged: end offset and size of each message.
     inflight: VecDeque<(Offset, usize)>,
     inflight_bytes: usize,
-    /// High watermarks that it was told.
-    announced: (Offset, Offset),
+    /// High watermark, durable high watermark and log start offset that it was told.
+    announced: [Offset; 3],
     /// A rejoining process that is owed an answer (R36).
     rejoining: Option<Incarnation>,
     /// Whether it held what was committed when this was last looked at.
@@ -65,7 +65,7 @@ impl Progress {
             next: Offset::ZERO,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
-            announced: (Offset::ZERO, Offset::ZERO),
+            announced: [Offset::ZERO; 3],
             rejoining: None,
             in_sync: false,
         }
@@ -194,6 +194,14 @@ impl Leader {
 }
 
 impl Replica {
+    /// Whether the batch needs room in the log if it is produced now: not where another leads, nor where it is in the log. One
+    /// that would be refused for its place in the sequence counts as well: what belongs before it may have been refused for
+    /// want of room.
+    pub fn needs_room(&self, batch: &RecordBatch) -> bool {
+        let known = matches!(self.producers.check(batch.header()), SequenceCheck::Duplicate { .. });
+        matches!(self.role, Role::Active(_)) && !known
+    }
+
     /// Appends a client's batch, or says why not (R28, R39, R40).
     pub(super) fn handle_produce(&mut self, now: Timestamp, request: RequestId, batch: &RecordBatch) {
         if let Err(error) = self.admit(now, request, batch) {
@@ -296,7 +304,7 @@ impl Replica {
 
     /// Sends batches that start at the peer's `next`; none at all carry the watermarks.
     fn send_data(&mut self, to: ReplicaId, batches: Vec<RecordBatch>) {
-        let announced = (self.high_watermark, self.durable_high_watermark);
+        let announced = self.announcement();
         let Role::Active(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&to) else { return };
         let echo = self.epochs.position_at(peer.next);
@@ -308,9 +316,10 @@ impl Replica {
         let data = Message::Data {
             echo,
             batches,
-            high_watermark: announced.0,
-            durable_high_watermark: announced.1,
+            high_watermark: self.high_watermark,
+            durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
+            log_start_offset: self.epochs.base().end,
             incarnation: peer.rejoining.take(),
         };
         self.send(to, self.promise, data);
@@ -334,6 +343,12 @@ impl Replica {
             return;
         }
         let Some(peer) = leader.peers.get_mut(&from) else { return };
+        if self.epochs.is_below_start(position) {
+            peer.streaming = false;
+            peer.heard = now;
+            self.send_reset(from, epoch, position);
+            return;
+        }
         if !self.epochs.accepts(position) && !mutant!(AcceptAnyPosition) {
             peer.streaming = false;
             peer.heard = now;
@@ -490,21 +505,38 @@ impl Replica {
         }
     }
 
-    /// Followers that have everything learn of a new high watermark at once; the others with their next data.
+    /// What every follower has to know.
+    fn announcement(&self) -> [Offset; 3] {
+        [self.high_watermark, self.durable_high_watermark, self.epochs.base().end]
+    }
+
+    /// Followers that have everything learn of a new high watermark, or log start, at once; the others with their next data.
     pub(super) fn announce_watermark(&mut self) {
-        let watermarks = (self.high_watermark, self.durable_high_watermark);
-        let end = self.epochs.end();
+        let (news, end) = (self.announcement(), self.epochs.end());
         let Role::Active(leader) = &self.role else { return };
         let behind: Vec<ReplicaId> = leader
             .peers
             .iter()
             .filter(|(_, peer)| peer.streaming && !peer.reading && peer.next == end)
-            .filter(|(_, peer)| peer.announced != watermarks)
+            .filter(|(_, peer)| peer.announced != news)
             .map(|(&to, _)| to)
             .collect();
         for to in behind {
             self.send_data(to, Vec::new());
         }
+    }
+
+    /// The log starts higher than it did: what was to be sent next to some is not there any more (R44). They tell their
+    /// position again, and hear so.
+    pub(super) fn part_from_the_trimmed(&mut self) {
+        let start = self.epochs.base().end;
+        let Role::Active(leader) = &mut self.role else { return };
+        let mut behind = Vec::new();
+        for (&id, peer) in leader.peers.iter_mut().filter(|(_, peer)| peer.streaming && peer.next < start) {
+            peer.streaming = false;
+            behind.push(id);
+        }
+        self.lead_to(behind);
     }
 
     /// R17, and the heartbeat of R41.

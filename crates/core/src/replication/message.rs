@@ -1,5 +1,6 @@
 //! What replicas of a partition say to each other (docs/protocol.md §3).
 
+use super::producers::ProducerTable;
 use crate::metadata::Register;
 use crate::record_batch::RecordBatch;
 use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Term};
@@ -8,7 +9,7 @@ use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Term};
 /// mean identical logs (REP-3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Epoch of the last batch; `ZERO` for an empty log.
+    /// Epoch of the last batch, also if it was trimmed; `ZERO` where there never was one.
     pub epoch: LeaderEpoch,
     /// Log end offset, exclusive.
     pub end: Offset,
@@ -69,6 +70,15 @@ pub enum Message {
         /// The largest epoch up to the refused one in the sender's log, and the offset behind its last batch.
         common: Position,
     },
+    /// What the position lacks was trimmed, or it parts from the sender's log below the start of that: begin anew there (R44).
+    Reset {
+        /// The position refused.
+        echo: Position,
+        /// Where the sender's log starts. Everything below is committed.
+        start: Position,
+        /// What is known of the producers of what lies below.
+        producers: ProducerTable,
+    },
     /// The sender promised a later epoch. A hint, never an order (R7).
     Stale {
         /// Its promise.
@@ -86,6 +96,8 @@ pub enum Message {
         durable_high_watermark: Offset,
         /// The sender's log end offset when it sent this.
         log_end_offset: Offset,
+        /// The sender's log start offset (R44).
+        log_start_offset: Offset,
         /// The incarnation of the rejoining fetch that this answers (R36).
         incarnation: Option<Incarnation>,
     },

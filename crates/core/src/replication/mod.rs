@@ -21,6 +21,7 @@
 //!   REP-6  the promise never decreases, and nothing of an epoch leaves before its promise is durable
 //!   REP-7  high watermarks ≤ log end offset; a leader's moves only past its own marker
 //!   REP-8  committed records of a producer are in its order, without gap or repeat; what was acknowledged stays
+//!   REP-9  nothing above the high watermark is trimmed, and the log start never goes back
 
 mod action;
 mod contact;
@@ -38,12 +39,13 @@ mod setup;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod trimming;
 
 pub use action::{Acknowledged, Action, DurableState, ProduceError};
 pub use epochs::EpochIndex;
 pub use event::{Event, RequestId};
 pub use message::{Assignment, Envelope, FetchKind, Message, Position};
-pub use producers::{ProducerTable, SequenceCheck};
+pub use producers::{Appended, KnownProducer, ProducerTable, SequenceCheck};
 pub use quorum::{committed, is_quorum, is_recovery_quorum};
 
 pub use setup::{Loaded, ReplicaConfig, ReplicaStatus};
@@ -97,7 +99,7 @@ pub struct Replica {
 impl Replica {
     /// A replica as loaded. Nothing of the log counts as flushed until the first flush has ended.
     pub fn new(now: Timestamp, config: ReplicaConfig, loaded: Loaded) -> Replica {
-        let end = loaded.epochs.end();
+        let (start, end) = (loaded.epochs.base().end, loaded.epochs.end());
         let life = if mutant!(HearForEarlierLife) { 0 } else { loaded.life };
         let first_number = u64::from(life) << 32;
         let mut replica = Replica {
@@ -113,8 +115,9 @@ impl Replica {
             durable_end: Offset::ZERO,
             generation: first_number,
             flush_at: None,
-            high_watermark: loaded.high_watermark.min(end),
-            durable_high_watermark: Offset::ZERO,
+            // What was trimmed was committed, and durably so.
+            high_watermark: loaded.high_watermark.max(start).min(end),
+            durable_high_watermark: start,
             reported: None,
             role: Role::Follower(Follower::default()),
             outbox: Outbox::numbered_from(first_number),
@@ -151,6 +154,7 @@ impl Replica {
             (_, Event::Produce { request, batch }) => self.handle_produce(now, request, &batch),
             (_, Event::Flushed { generation, end }) => self.handle_flushed(now, generation, end),
             (_, Event::Read { to, epoch, from, batches }) => self.handle_read(now, to, epoch, from, batches),
+            (_, Event::Trim { to }) => self.handle_trim(to),
             (_, Event::StorageFailed) => self.handle_storage_failed(),
             (_, Event::PeerConnected { broker }) => self.handle_peer_connected(now, broker),
             (_, Event::Timer) => self.handle_timer(now),
@@ -213,6 +217,16 @@ impl Replica {
         }
     }
 
+    /// Whether the [durable state](Self::durable_state) is on disk.
+    pub fn is_persisted(&self) -> bool {
+        self.outbox.is_persisted()
+    }
+
+    /// What an acknowledgement means.
+    pub fn durability(&self) -> Durability {
+        self.config.durability
+    }
+
     /// End of what is known to be flushed here.
     pub fn durable_end(&self) -> Offset {
         self.durable_end
@@ -226,6 +240,11 @@ impl Replica {
     /// The producers of its log.
     pub fn producers(&self) -> &ProducerTable {
         &self.producers
+    }
+
+    /// Whether it leads, and takes records.
+    pub fn is_active(&self) -> bool {
+        matches!(self.role, Role::Active(_))
     }
 
     /// Whether it may be counted in a recovery.
@@ -340,6 +359,9 @@ impl Replica {
                 self.handle_fetch(now, fetch);
             }
             Message::Diverge { echo, common } => self.handle_diverge(now, from, epoch, echo, common),
+            Message::Reset { echo, start, producers } => {
+                self.handle_reset(now, from, epoch, echo, start, producers);
+            }
             Message::Stale { .. } => {}
             Message::Data {
                 echo,
@@ -347,6 +369,7 @@ impl Replica {
                 high_watermark,
                 durable_high_watermark,
                 log_end_offset,
+                log_start_offset,
                 incarnation,
             } => {
                 let data = follower::Data {
@@ -355,6 +378,7 @@ impl Replica {
                     high_watermark,
                     durable_high_watermark,
                     log_end_offset,
+                    log_start_offset,
                     incarnation,
                 };
                 self.handle_data(now, from, epoch, data);

@@ -66,6 +66,11 @@ impl Outbox {
         self.ready.pop_front()
     }
 
+    /// Whether every state that was asked for is on disk.
+    pub(super) fn is_persisted(&self) -> bool {
+        self.persisted >= self.issued
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         self.ready.is_empty()
     }
@@ -79,6 +84,8 @@ fn after_failure(action: Action) -> Option<Action> {
         Action::Persist { .. } | Action::Reply { .. } | Action::Report { .. } => Some(action),
         Action::Append { .. }
         | Action::Truncate { .. }
+        | Action::Trim { .. }
+        | Action::Reset { .. }
         | Action::Flush { .. }
         | Action::Read { .. }
         | Action::Send(_) => None,

@@ -37,12 +37,30 @@ pub enum SequenceCheck {
     },
 }
 
+/// A batch of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Appended {
-    base_sequence: i32,
-    last_sequence: i32,
-    base_offset: Offset,
-    last_offset: Offset,
+pub struct Appended {
+    /// Sequence number of its first record.
+    pub base_sequence: i32,
+    /// Sequence number of its last record.
+    pub last_sequence: i32,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+}
+
+/// What one replica tells another of a producer (R44).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KnownProducer {
+    /// Which.
+    pub id: ProducerId,
+    /// Its last instance.
+    pub epoch: i16,
+    /// The last batches of that instance, the newest last: those of them that lie where something is told of.
+    pub batches: Vec<Appended>,
+    /// The sequence number that follows on; `None` where only the batches behind can tell.
+    pub next: Option<i32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +143,38 @@ impl ProducerTable {
     /// Whether it knows all that is to be known of the log. Not after a cut that took more than is remembered.
     pub fn is_complete(&self) -> bool {
         self.current.values().all(|producer| producer.next.is_some())
+    }
+
+    /// What it knows of what lies below `start`, at or below which everything is settled. Of a producer that wrote more behind
+    /// than is remembered no more than that it was there; with the batches from `start` on all is known again.
+    #[must_use]
+    pub fn below(&self, start: Offset) -> ProducerTable {
+        if mutant!(ForgetTrimmedProducers) {
+            return ProducerTable::default();
+        }
+        let mut known = self.settled.clone();
+        known.retain(|_, producer| producer.truncate(start));
+        ProducerTable { current: known.clone(), settled: known, tail: VecDeque::new() }
+    }
+
+    /// All that is settled, by producer.
+    pub fn known(&self) -> impl Iterator<Item = KnownProducer> {
+        self.settled.iter().map(|(&id, Producer { epoch, batches, next })| KnownProducer {
+            id,
+            epoch: *epoch,
+            batches: batches.iter().copied().collect(),
+            next: *next,
+        })
+    }
+
+    /// What another replica told of, all of it settled.
+    pub fn of_known(producers: impl IntoIterator<Item = KnownProducer>) -> ProducerTable {
+        let entry = |KnownProducer { id, epoch, batches, next }: KnownProducer| {
+            let forgotten = batches.len().saturating_sub(REMEMBERED);
+            (id, Producer { epoch, batches: batches.into_iter().skip(forgotten).collect(), next })
+        };
+        let known: BTreeMap<ProducerId, Producer> = producers.into_iter().map(entry).collect();
+        ProducerTable { current: known.clone(), settled: known, tail: VecDeque::new() }
     }
 
     /// Goes back with a log that was cut at `end`. That lies below what was settled in an unclean term only (R37): then

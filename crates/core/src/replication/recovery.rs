@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::leader::Leader;
 use super::message::{FetchKind, Message, Position};
+use super::producers::ProducerTable;
 use super::quorum::is_recovery_quorum;
 use super::{Action, Replica, ReplicaConfig, Role, follower};
 use crate::metadata::{Durability, LeaderState};
@@ -173,7 +174,9 @@ impl Replica {
         if !self.is_reported_source(epoch) {
             return;
         }
-        if self.epochs.accepts(position) {
+        if self.epochs.is_below_start(position) {
+            self.send_reset(to, epoch, position);
+        } else if self.epochs.accepts(position) {
             let max_bytes = self.config.read_size;
             self.outbox.push(Action::Read { to, epoch, from: position.end, max_bytes });
         } else {
@@ -189,7 +192,8 @@ impl Replica {
     }
 
     pub(super) fn source_read(&mut self, to: ReplicaId, from: Offset, batches: Vec<RecordBatch>) {
-        if !self.is_reported_source(self.promise) || batches.is_empty() {
+        let trimmed = from < self.epochs.base().end;
+        if !self.is_reported_source(self.promise) || trimmed || batches.is_empty() {
             return;
         }
         let data = Message::Data {
@@ -198,6 +202,7 @@ impl Replica {
             high_watermark: self.high_watermark,
             durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
+            log_start_offset: self.epochs.base().end,
             incarnation: None,
         };
         self.send(to, self.promise, data);
@@ -224,6 +229,22 @@ impl Replica {
         let Some((source, target)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
         recovery.progressed = true;
         if self.cut_back(echo, common) {
+            self.go_on_copying(now, source, target);
+        }
+    }
+
+    pub(super) fn copied_reset(
+        &mut self,
+        now: Timestamp,
+        from: ReplicaId,
+        echo: Position,
+        start: Position,
+        producers: ProducerTable,
+    ) {
+        let Role::Recovering(recovery) = &mut self.role else { return };
+        let Some((source, target)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
+        recovery.progressed = true;
+        if self.begin_anew(echo, start, producers) {
             self.go_on_copying(now, source, target);
         }
     }

@@ -104,12 +104,15 @@ pub struct FoundLog {
     pub producers: ProducerTable,
     /// Whether it took the place of one that was damaged, and is empty.
     pub put_aside: bool,
+    /// Whether it was damaged, and some of what it may have held is not in it any more, although all that is known to have
+    /// been acknowledged is.
+    pub shortened: bool,
 }
 
 impl Loaded {
     /// A replica of which something is stored.
     pub fn found(me: ReplicaId, incarnation: Incarnation, stored: &StoredReplica, log: FoundLog) -> Loaded {
-        let FoundLog { epochs, producers, put_aside } = log;
+        let FoundLog { epochs, producers, put_aside, shortened } = log;
         Loaded {
             me,
             incarnation,
@@ -118,7 +121,7 @@ impl Loaded {
             producers,
             high_watermark: if put_aside { Offset::ZERO } else { stored.checkpoint.high_watermark },
             tail_lost: stored.tail_lost,
-            damaged: put_aside,
+            damaged: put_aside || shortened,
             life: 0,
         }
     }
@@ -206,6 +209,8 @@ mod tests {
             replica.checkpoint,
             "taken back with the state that says so"
         );
+        let short = found(&replica, FoundLog { shortened: true, ..log(3, 8) });
+        assert!(short.damaged && short.high_watermark == Offset(8), "what is repaired is there");
         let again = stored(3, true);
         assert_eq!(again.checkpoint_of(&found(&again, log(3, 4))), checkpoint(4, 4), "it has said so before");
     }

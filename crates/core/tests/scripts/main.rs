@@ -57,6 +57,10 @@ impl Runner {
             match action {
                 Action::Append { batches } => self.log.extend(batches),
                 Action::Truncate { end } => self.log.retain(|batch| batch.header().base_offset < end),
+                Action::Trim { start, .. } => {
+                    self.log.retain(|batch| batch.header().base_offset >= start.end);
+                }
+                Action::Reset { .. } => self.log.clear(),
                 _ => {}
             }
         }

@@ -113,11 +113,12 @@ fn unstamped(word: &str) -> RecordBatch {
 }
 
 /// `replica r1 of r1 r2 r3 mode disk`, and optionally `term 1 leader r2`, `promise 1.0`, `log 1.0x2 2.0x1`, `hw 2`,
-/// `nonvoter`, `tail-lost`. Without `term` it is a new replica that has yet to be assigned.
+/// `nonvoter`, `tail-lost`, and `base 1.0/4` for a log that was trimmed. Without `term` it is a new replica that has yet to be assigned.
 pub(crate) struct Header {
     me: ReplicaId,
     durability: Durability,
     state: DurableState,
+    base: Position,
     log: Vec<RecordBatch>,
     watermark: Offset,
     tail_lost: bool,
@@ -135,7 +136,8 @@ impl Header {
             learners: vec![],
             unclean_term: None,
         });
-        let ends = ["hw", "nonvoter", "tail-lost", "promise", "term"];
+        let ends = ["hw", "nonvoter", "tail-lost", "promise", "term", "base"];
+        let base = words.after("base").map_or(Position::default(), position);
         Header {
             me: replica(words.words[0]),
             durability: if words.need("mode") == "disk" { Durability::Disk } else { Durability::Memory },
@@ -145,7 +147,8 @@ impl Header {
                 nonvoter: words.has("nonvoter"),
                 recovered: None,
             },
-            log: batches(words.list("log", &ends), Offset::ZERO),
+            base,
+            log: batches(words.list("log", &ends), base.end),
             watermark: Offset(words.after("hw").map_or(0, number)),
             tail_lost: words.has("tail-lost"),
         }
@@ -153,7 +156,7 @@ impl Header {
 
     /// Settings, the log, and what a start finds.
     pub(crate) fn load(self) -> (ReplicaConfig, Vec<RecordBatch>, Loaded) {
-        let (mut epochs, mut producers) = (EpochIndex::default(), ProducerTable::default());
+        let (mut epochs, mut producers) = (EpochIndex::starting_at(self.base), ProducerTable::default());
         for batch in &self.log {
             epochs.append(batch.header().epoch.unwrap(), batch.header().next_offset());
             producers.append(batch.header());
@@ -209,6 +212,7 @@ pub(crate) fn step(line: &str) -> Step {
             request: RequestId(words.number("produce")),
             batch: unstamped(words.need("batch").trim_start_matches('x')),
         },
+        "trim" => Event::Trim { to: Offset(words.number("to")) },
         "storage-failed" => Event::StorageFailed,
         "connected" => Event::PeerConnected { broker: replica(words.need("connected")).broker },
         _ => Event::Receive(envelope(&words)),
@@ -239,6 +243,10 @@ fn envelope(words: &Words<'_>) -> Envelope {
         "diverge" => {
             Message::Diverge { echo: position(words.need("at")), common: position(words.need("common")) }
         }
+        "reset" => {
+            let (echo, start) = (position(words.need("at")), position(words.need("start")));
+            Message::Reset { echo, start, producers: ProducerTable::default() }
+        }
         "data" => data(words),
         "stale" => Message::Stale { promise: epoch(words.need("promise")) },
         other => panic!("{other:?} is no event, in: {}", words.line),
@@ -253,7 +261,7 @@ fn envelope(words: &Words<'_>) -> Envelope {
 
 fn data(words: &Words<'_>) -> Message {
     let echo = position(words.need("at"));
-    let batches = batches(words.list("batches", &["hw", "end", "incarnation"]), echo.end);
+    let batches = batches(words.list("batches", &["hw", "end", "incarnation", "start"]), echo.end);
     let end = batches.last().map_or(echo.end, |batch| batch.header().next_offset());
     let watermark = Offset(words.after("hw").map_or(0, number));
     Message::Data {
@@ -262,6 +270,7 @@ fn data(words: &Words<'_>) -> Message {
         high_watermark: watermark,
         durable_high_watermark: watermark,
         log_end_offset: words.after("end").map_or(end, |end| Offset(number(end))),
+        log_start_offset: words.after("start").map_or(Offset::ZERO, |start| Offset(number(start))),
         incarnation: words.after("incarnation").map(|run| Incarnation(number(run))),
     }
 }

@@ -3,13 +3,15 @@
 use holdfast_core::metadata::LeaderState;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Action, DurableState, Envelope, FetchKind, Message, Position};
-use holdfast_core::{LeaderEpoch, ReplicaId};
+use holdfast_core::{LeaderEpoch, Offset, ReplicaId};
 
 pub(crate) fn action(action: &Action) -> String {
     match action {
         Action::Persist { number, state } => format!("persist #{number} {}", durable(state)),
         Action::Append { batches } => format!("append {}", all(batches)),
         Action::Truncate { end } => format!("truncate to {end}"),
+        Action::Trim { start, .. } => format!("trim to {}", at(*start)),
+        Action::Reset { start, .. } => format!("reset to {}", at(*start)),
         Action::Flush { generation } => format!("flush generation {generation}"),
         Action::Read { to, epoch, from, .. } => format!("read for {} in {epoch} from {from}", name(*to)),
         Action::Send(envelope) => send(envelope),
@@ -93,11 +95,22 @@ fn send(envelope: &Envelope) -> String {
             format!("fetch at {} durable {durable_end}{kind}{restart}", at(*position))
         }
         Message::Diverge { echo, common } => format!("diverge at {} common {}", at(*echo), at(*common)),
+        Message::Reset { echo, start, .. } => format!("reset at {} start {}", at(*echo), at(*start)),
         Message::Stale { promise } => format!("stale promise {promise}"),
-        Message::Data { echo, batches, high_watermark, log_end_offset, incarnation, .. } => {
+        Message::Data {
+            echo,
+            batches,
+            high_watermark,
+            log_end_offset,
+            log_start_offset,
+            incarnation,
+            ..
+        } => {
             let run = incarnation.map_or(String::new(), |run| format!(" incarnation {run}"));
+            let trimmed = *log_start_offset > Offset::ZERO;
+            let start = if trimmed { format!(" start {log_start_offset}") } else { String::new() };
             let batches = all(batches);
-            format!("data at {}: {batches}; hw {high_watermark} end {log_end_offset}{run}", at(*echo))
+            format!("data at {}: {batches}; hw {high_watermark} end {log_end_offset}{start}{run}", at(*echo))
         }
     };
     format!("send {} in {} {what}", name(envelope.to), envelope.epoch)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use holdfast_broker::inspect::StoppedBroker;
 use holdfast_core::record_batch::{Compression, RecordBatch};
-use holdfast_core::replication::{Checkpoint, DurableState, FoundLog, StoredReplica};
+use holdfast_core::replication::{Checkpoint, DurableState, EpochIndex, FoundLog, Position, StoredReplica};
 use holdfast_core::{LeaderEpoch, Offset, Term};
 use holdfast_log::inspect::{Checks, walk};
 use holdfast_log::{
-    ByteSize, Fs, Journal, LogConfig, LogError, MemFs, Opened, PartitionLog, ReplicaLogError,
-    checkpoint_replica, journal, open_replica,
+    ByteSize, Damage, Fs, Journal, LogConfig, LogError, MemFs, Opened, PartitionLog, ReplicaLogError,
+    checkpoint_replica, journal, open_replica, trim_replica,
 };
 
 use super::batches::build;
@@ -32,9 +32,11 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "log-folder",
-            about: "a partition's folder: segments, indexes, checkpoints",
+            about: "a partition's folder: segments, indexes, checkpoints, and where the log starts",
             memory,
-            written: || vec![log_folder(&config(), 12), log_folder(&dense(), 90)],
+            written: || {
+                vec![log_folder(&config(), 12, 0), log_folder(&dense(), 90, 0), log_folder(&config(), 12, 7)]
+            },
             run: run_log,
         },
         Target {
@@ -109,8 +111,8 @@ fn flush(log: &mut PartitionLog) {
     }
 }
 
-/// A log of some segments and epochs, flushed, with indexes and checkpoints beside them.
-fn log_folder(config: &LogConfig, batches: u64) -> Input {
+/// A log of some segments and epochs, flushed, with indexes and checkpoints beside them; the first few batches are trimmed.
+fn log_folder(config: &LogConfig, batches: u64, trimmed: u64) -> Input {
     let fs = MemFs::new();
     let opened = open(&fs, config, None, false);
     let (mut log, FoundLog { mut producers, .. }, _) = opened.expect("a new log in memory");
@@ -125,8 +127,19 @@ fn log_folder(config: &LogConfig, batches: u64) -> Input {
         }
     }
     flush(&mut log);
+    if trimmed > 0 {
+        let start = found_at(&log, Offset(3 * trimmed));
+        producers.settle(log.log_end_offset());
+        let ticket = trim_replica(&mut log, start, &producers.below(start.end)).expect("it is in the log");
+        ticket.expect("it is above the start").run().expect("memory does not fail");
+    }
     drop(log);
     input_of(&fs, Path::new(FOLDER))
+}
+
+/// The position of what lies below `offset`, a batch boundary.
+fn found_at(log: &PartitionLog, offset: Offset) -> Position {
+    EpochIndex::new(Position::default(), log.epochs(), log.log_end_offset()).position_at(offset)
 }
 
 /// Accepted if nothing had to be cut where nothing was trusted.
@@ -139,6 +152,10 @@ fn run_log(input: &Input) -> bool {
             Ok((log, _, opened)) => {
                 whole &= clean || end > 0 || (opened.cut_bytes == 0 && log.log_end_offset() > Offset::ZERO);
                 use_log(&fs, log);
+            }
+            // Without it nobody knows what the log is.
+            Err(ReplicaLogError::Damaged(LogError::Corrupt { source: Damage::LogStart, .. })) => {
+                whole = false;
             }
             // Of a log that was closed in order everything is trusted.
             Err(error) if error.is_damage() && (end > 0 || clean) => {}

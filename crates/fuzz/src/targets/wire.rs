@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use holdfast_core::metadata::{ClusterMap, LeaderReport, LeaderState};
 use holdfast_core::record_batch::Compression;
-use holdfast_core::replication::{Envelope, FetchKind, Message, Position};
+use holdfast_core::replication::{
+    Appended, Envelope, FetchKind, KnownProducer, Message, Position, ProducerTable,
+};
 use holdfast_core::{
-    BrokerId, DirId, ErrorCode, Incarnation, LeaderEpoch, Offset, PartitionId, ReplicaId, Term, TopicId,
+    BrokerId, DirId, ErrorCode, Incarnation, LeaderEpoch, Offset, PartitionId, ProducerId, ReplicaId, Term,
+    TopicId,
 };
 use holdfast_proto::convert::metadata::{
     report_from_wire, report_to_wire, topic_spec_from_wire, update_from_wire, update_to_wire,
@@ -144,6 +147,13 @@ fn report() -> LeaderReport {
     }
 }
 
+fn producers() -> ProducerTable {
+    let batch =
+        Appended { base_sequence: 5, last_sequence: 6, base_offset: Offset(7), last_offset: Offset(8) };
+    let known = KnownProducer { id: ProducerId(3), epoch: 1, batches: vec![batch; 3], next: Some(7) };
+    ProducerTable::of_known([known])
+}
+
 fn envelopes() -> Vec<(PartitionId, Envelope)> {
     let epoch = LeaderEpoch { term: Term(7), run: 3 };
     let at = |end| Position { epoch, end: Offset(end) };
@@ -160,6 +170,7 @@ fn envelopes() -> Vec<(PartitionId, Envelope)> {
             restart: true,
         },
         Message::Diverge { echo: at(4), common: at(2) },
+        Message::Reset { echo: at(4), start: at(9), producers: producers() },
         Message::Stale { promise: epoch },
         Message::Data {
             echo: at(4),
@@ -167,6 +178,7 @@ fn envelopes() -> Vec<(PartitionId, Envelope)> {
             high_watermark: Offset(4),
             durable_high_watermark: Offset(3),
             log_end_offset: Offset(10),
+            log_start_offset: Offset(2),
             incarnation: Some(Incarnation(77)),
         },
     ];

@@ -23,12 +23,12 @@ fn only_what_is_behind_the_checkpoint_is_visited() {
         let all = batches(0, 40, 1);
         for count in [1, 10, 24, 40] {
             let place = Place { dir: place.dir.with_file_name(format!("at-{count}")), ..place.clone() };
-            let epochs = noted(&place, &all, count).epochs().to_vec();
+            let epochs = noted(&place, &all, count).epochs();
             for recovery in [recovery(120, false), recovery(120, true)] {
                 let (mut log, opened, derived) = place.try_resume(recovery).unwrap();
                 assert_eq!((derived.restored, opened.batches as usize), (count, 40 - count));
                 assert_eq!(derived.seen, all.iter().map(|batch| seen(batch.header())).collect::<Vec<_>>());
-                assert_eq!((content(&log), log.epochs()), (all.clone(), &epochs[..]));
+                assert_eq!((content(&log), log.epochs()), (all.clone(), epochs.clone()));
                 assert_eq!((opened.cut_bytes, opened.kept_bytes), (0, log.size_bytes()));
                 check_lookups(&log, &all);
                 flush(&mut log);

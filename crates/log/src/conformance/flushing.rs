@@ -23,6 +23,23 @@ fn ticket_makes_durable_what_was_appended_before_it_was_taken() {
     assert_eq!(content(&log), all[..(log.log_end_offset().0 / 3) as usize]);
 }
 
+/// A broker creates thousands at once: the first flush makes them durable, of many at a time.
+#[test]
+fn creating_a_log_waits_for_no_flush() {
+    let (fs, place) = in_memory();
+    crate::create_dir_synced(&fs, "/data".as_ref()).unwrap();
+    for kind in [OperationKind::SyncDir, OperationKind::SyncData] {
+        fs.inject(Fault { kind: Some(kind), after: 0, lasting: true });
+    }
+    let mut log = place.open();
+    fs.clear_faults();
+    log.append(&batches(0, 1, 1)).unwrap();
+    log.take_flush().unwrap().run().unwrap();
+    drop(log);
+    fs.crash();
+    assert_eq!(content(&place.open()), batches(0, 1, 1));
+}
+
 #[test]
 fn clean_log_has_nothing_to_flush() {
     on_every_fs(|place| {

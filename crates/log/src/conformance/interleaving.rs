@@ -102,6 +102,39 @@ fn log_that_changes_before_the_next_read() -> (Arc<Mutex<PartitionLog>>, Hook, V
     (log, before_read, [&old[..1], &new].concat())
 }
 
+/// A log of three segments, and a hook that trims it to its last batch.
+fn log_that_is_trimmed_before_the_next_read() -> (Arc<Mutex<PartitionLog>>, Hook) {
+    let before_read = Hook::default();
+    let fs = HookedFs { fs: MemFs::new(), before_read: before_read.clone() };
+    let place = Place { fs: Arc::new(fs), dir: "/d/t-0".into(), config: small() };
+    let all: Vec<RecordBatch> = (0..30).map(|base| batch(base, 1, 1, base as i64, 100)).collect();
+    let log = Arc::new(Mutex::new(filled(&place, &all)));
+    let trimmed = log.clone();
+    *before_read.lock().unwrap() = Some(Box::new(move || {
+        let base = holdfast_core::replication::Position { epoch: epoch(1), end: Offset(29) };
+        trimmed.lock().unwrap().trim_to(base, vec![]).unwrap().unwrap().run().unwrap();
+    }));
+    (log, before_read)
+}
+
+#[test]
+fn read_that_a_trim_overtakes_is_out_of_range() {
+    let (log, hook) = log_that_is_trimmed_before_the_next_read();
+    let reader = log.lock().unwrap().reader();
+    let error = reader.read(Offset(2), Offset(30), 10_000).unwrap_err();
+    assert!(hook.lock().unwrap().is_none(), "the hook did not run");
+    assert!(matches!(error, LogError::OutOfRange { start: Offset(29), .. }), "{error:?}");
+}
+
+/// Its segment goes between the look at the index and the opening of the file.
+#[test]
+fn search_by_time_that_a_trim_overtakes_finds_what_is_left() {
+    let (log, hook) = log_that_is_trimmed_before_the_next_read();
+    let reader = log.lock().unwrap().reader();
+    assert_eq!(reader.offset_for_timestamp(3, Offset(30)).unwrap(), Some((Offset(29), 29)));
+    assert!(hook.lock().unwrap().is_none(), "the hook did not run");
+}
+
 #[test]
 fn read_that_a_truncation_overtakes_sees_the_log_as_it_is_afterwards() {
     let (log, hook, expected) = log_that_changes_before_the_next_read();

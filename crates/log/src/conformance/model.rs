@@ -1,5 +1,6 @@
 //! Arbitrary operations, compared with a vector of batches.
 
+use holdfast_core::replication::Position;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -13,6 +14,8 @@ enum Operation {
     /// A per mille of the log.
     Truncate(u64),
     Checkpoint,
+    /// A per mille of what is flushed, and whether the ticket is redeemed.
+    Trim(u64, bool),
     /// Close in order or not.
     Reopen(bool),
     /// Power failure: keeps an arbitrary part of what was not flushed, or nothing.
@@ -32,6 +35,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Flush),
         1 => Just(Operation::Checkpoint),
         1 => per_mille.clone().prop_map(Operation::Truncate),
+        1 => (per_mille.clone(), any::<bool>()).prop_map(|(start, run)| Operation::Trim(start, run)),
         1 => any::<bool>().prop_map(Operation::Reopen),
         1 => any::<Option<u64>>().prop_map(Operation::Crash),
         4 => (per_mille.clone(), per_mille, 0..3000_usize)
@@ -43,7 +47,11 @@ struct Model {
     fs: MemFs,
     place: Place,
     log: PartitionLog,
+    /// All that were ever appended and not cut off at the end; the log has those from `start` on.
     batches: Vec<RecordBatch>,
+    start: Offset,
+    /// The start that is found again whatever happens.
+    durable_start: Offset,
     durable: Offset,
     term: u32,
 }
@@ -53,7 +61,8 @@ impl Model {
         let fs = MemFs::new();
         let place = Place { fs: Arc::new(fs.clone()), dir: "/data/t-0".into(), config: small() };
         let log = place.open();
-        Model { fs, place, log, batches: Vec::new(), durable: Offset(0), term: 1 }
+        let start = Offset(0);
+        Model { fs, place, log, batches: Vec::new(), start, durable_start: start, durable: start, term: 1 }
     }
 
     fn run(&mut self, operation: Operation) {
@@ -61,16 +70,16 @@ impl Model {
             Operation::Append(sizes) => self.append(&sizes),
             Operation::Flush => self.flush(),
             Operation::Truncate(per_mille) => {
-                let end = self.at(per_mille);
+                let end = self.at(per_mille).max(self.start);
                 self.durable = self.durable.min(end);
                 self.log.truncate_to(end).unwrap();
                 self.batches.retain(|batch| batch.header().next_offset() <= end);
                 self.durable = self.durable.min(self.end());
             }
             Operation::Checkpoint => {
-                let snapshot = snapshot(&self.log);
-                self.log.checkpoint(&snapshot).unwrap();
+                self.log.checkpoint(&snapshot_of(&self.batches)).unwrap();
             }
+            Operation::Trim(per_mille, run) => self.trim(per_mille, run),
             Operation::Reopen(clean) => {
                 if clean {
                     self.flush();
@@ -84,11 +93,33 @@ impl Model {
                 }
                 self.reopen(false);
             }
-            Operation::Read { from, below, max_bytes } => self.read(self.at(from), self.at(below), max_bytes),
+            Operation::Read { from, below, max_bytes } => {
+                self.read(self.at(from).max(self.start), self.at(below), max_bytes);
+            }
         }
         assert_eq!(self.log.log_end_offset(), self.end());
-        assert_eq!(content(&self.log), self.batches);
-        check_lookups(&self.log, &self.batches);
+        let kept = &self.batches[self.below(self.start)..];
+        assert_eq!((self.log.log_start_offset(), &content(&self.log)[..]), (self.start, kept));
+        assert_eq!(self.log.epochs(), epochs_of(kept));
+        check_lookups(&self.log, kept);
+    }
+
+    /// Number of batches below `offset`.
+    fn below(&self, offset: Offset) -> usize {
+        self.batches.partition_point(|batch| batch.header().next_offset() <= offset)
+    }
+
+    /// As the rules do it: on a batch boundary, and only what is flushed.
+    fn trim(&mut self, per_mille: u64, run: bool) {
+        let below = &self.batches[..self.below(self.at(per_mille).min(self.durable))];
+        let Some(last) = below.last().map(|batch| *batch.header()) else { return };
+        let base = Position { epoch: last.epoch.unwrap(), end: last.next_offset() };
+        let ticket = self.log.trim_to(base, snapshot_of(below)).unwrap();
+        self.start = self.start.max(base.end);
+        if run && let Some(ticket) = ticket {
+            ticket.run().unwrap();
+            self.durable_start = self.start;
+        }
     }
 
     fn end(&self) -> Offset {
@@ -122,6 +153,8 @@ impl Model {
         let recovery = Recovery { trusted_end: self.durable, flushed_end: self.durable, clean };
         let (log, _, derived) = self.place.try_resume(recovery).unwrap();
         assert!(log.log_end_offset() >= self.durable);
+        self.start = log.log_start_offset();
+        assert_eq!(self.start, self.durable_start, "an earlier start was noted, or none");
         let expected: Vec<Seen> = self.batches.iter().map(|batch| seen(batch.header())).collect();
         assert_eq!(derived.seen, expected[..derived.seen.len()]);
         self.batches.truncate(derived.seen.len());

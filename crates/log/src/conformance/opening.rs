@@ -13,7 +13,7 @@ fn recovery(trusted_end: u64, clean: bool) -> Recovery {
 fn reopened_log_is_the_same_and_every_batch_is_visited_once() {
     on_every_fs(|place| {
         let all = batches(0, 40, 1);
-        let epochs = filled(place, &all).epochs().to_vec();
+        let epochs = filled(place, &all).epochs();
         for recovery in [recovery(0, false), recovery(120, false), recovery(57, false), recovery(120, true)] {
             let (log, opened, visited) = place.try_open(recovery).unwrap();
             let headers: Vec<BatchHeader> = all.iter().map(|batch| *batch.header()).collect();

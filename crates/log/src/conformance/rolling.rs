@@ -23,7 +23,11 @@ fn an_old_segment_is_sealed_by_the_callers_clock() {
         let end = log.log_end_offset();
         let recovery = Recovery { trusted_end: end, flushed_end: end, clean: true };
         let (mut log, ..) = place.try_resume(recovery).unwrap();
+        assert!(!log.roll_if_older(1_005_000, Duration::from_secs(6)).unwrap());
+        assert!(log.roll_if_older(1_006_000, Duration::from_secs(6)).unwrap(), "sooner on request");
+        log.append(&batches(log.log_end_offset().0, 1, 90)).unwrap();
+        assert!(!log.roll_if_old(1_000_000).unwrap());
         assert!(log.roll_if_old(1_060_000).unwrap());
-        assert_eq!(log.segment_count(), 3);
+        assert_eq!(log.segment_count(), 4);
     });
 }

@@ -4,10 +4,11 @@
 //! - A file that somebody holds is never closed: who has unflushed bytes holds their files.
 //! - A handle is never given out under a name that was removed, renamed or created anew since it was opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::ops::Bound;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{File, Fs, OpenMode, Volume};
@@ -16,6 +17,10 @@ use super::{File, Fs, OpenMode, Volume};
 const USUAL_LIMIT: usize = 4096;
 /// Files kept open however low the limit of the process.
 const LEAST_LIMIT: usize = 16;
+/// Files kept open however high it is: the kernel keeps about a kilobyte for each.
+const MOST_LIMIT: usize = 65_536;
+/// Files found held, when another one is opened, after which no more are looked at: all may be.
+const LOOKS: usize = 16;
 
 /// A file system whose files stay open between uses. Clones share them.
 #[derive(Debug, Clone)]
@@ -32,23 +37,25 @@ struct OpenFiles {
     clock: u64,
     /// Counts changes of names.
     changes: u64,
-    files: HashMap<PathBuf, (Arc<dyn File>, u64)>,
-    by_use: BTreeMap<u64, PathBuf>,
+    /// By path: what is in a folder stands together, so that a folder is forgotten without a look at all the others.
+    files: BTreeMap<Arc<Path>, (Arc<dyn File>, u64)>,
+    by_use: BTreeMap<u64, Arc<Path>>,
 }
 
 impl CachedFs {
-    /// Keeps `limit` files of `fs` open. There are more only while more are held.
+    /// Keeps `limit` files of `fs` open. There are more only while more are held, and until another one is opened
+    /// after that.
     pub fn new(fs: Arc<dyn Fs>, limit: usize) -> CachedFs {
-        let (files, by_use) = (HashMap::new(), BTreeMap::new());
+        let (files, by_use) = (BTreeMap::new(), BTreeMap::new());
         let open = OpenFiles { limit, clock: 0, changes: 0, files, by_use };
         CachedFs { fs, open: Arc::new(Mutex::new(open)) }
     }
 
-    /// Keeps half as many open as the process may (RLIMIT_NOFILE): the rest is for connections.
+    /// Keeps half as many open as the process may (RLIMIT_NOFILE), and lets it have as many as it can get: a log with
+    /// something to flush holds a file, and all of them may have. The other half is for connections.
     pub fn of_process(fs: Arc<dyn Fs>) -> CachedFs {
-        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let half = allowed.and_then(|allowed| usize::try_from(allowed / 2).ok());
-        CachedFs::new(fs, half.unwrap_or(USUAL_LIMIT).max(LEAST_LIMIT))
+        let half = allowed_files().and_then(|allowed| usize::try_from(allowed / 2).ok());
+        CachedFs::new(fs, half.unwrap_or(USUAL_LIMIT).clamp(LEAST_LIMIT, MOST_LIMIT))
     }
 
     /// How many files are open between uses.
@@ -85,11 +92,25 @@ impl CachedFs {
     fn forget(&self, path: &Path) {
         let mut open = self.lock();
         open.changes += 1;
-        let gone: Vec<PathBuf> = open.files.keys().filter(|open| open.starts_with(path)).cloned().collect();
+        let behind = open.files.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
+        let inside = behind.map(|(open, _)| open).take_while(|open| open.starts_with(path));
+        let gone: Vec<Arc<Path>> = inside.cloned().collect();
         let closed: Vec<_> = gone.iter().filter_map(|path| open.remove(path)).collect();
         drop(open);
         drop(closed);
     }
+}
+
+/// How many files this process may have open, raised as far as it may raise it: what is usual to begin with is meant for
+/// programs that cannot deal with more. `None` where there is no limit.
+fn allowed_files() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // An error leaves it as it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current
 }
 
 impl OpenFiles {
@@ -107,14 +128,15 @@ impl OpenFiles {
     fn insert(&mut self, path: &Path, file: &Arc<dyn File>) -> Vec<Arc<dyn File>> {
         let now = self.tick();
         let mut idle: Vec<_> = self.remove(path).into_iter().collect();
-        self.files.insert(path.to_owned(), (Arc::clone(file), now));
-        self.by_use.insert(now, path.to_owned());
-        // Each is looked at once at most: those that are held become the newest.
-        for _ in 0..self.files.len() {
-            if self.files.len() <= self.limit {
-                break;
+        let path: Arc<Path> = path.into();
+        self.files.insert(Arc::clone(&path), (Arc::clone(file), now));
+        self.by_use.insert(now, path);
+        let mut held = 0;
+        while self.files.len() > self.limit && held < LOOKS {
+            match self.remove_oldest() {
+                Some(file) => idle.push(file),
+                None => held += 1, // it is the newest now
             }
-            idle.extend(self.remove_oldest());
         }
         idle
     }
@@ -122,7 +144,7 @@ impl OpenFiles {
     /// Takes out the file that was not used for longest, unless somebody holds it.
     fn remove_oldest(&mut self) -> Option<Arc<dyn File>> {
         let (_, path) = self.by_use.first_key_value()?;
-        let path = path.clone();
+        let path = Arc::clone(path);
         let held = self.files.get(&path).is_some_and(|(file, _)| Arc::strong_count(file) > 1);
         if held {
             self.get(&path);
@@ -151,7 +173,7 @@ impl Fs for CachedFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         match mode {
             OpenMode::Existing => self.open_existing(path),
-            OpenMode::ReadOnly => self.fs.open(path, mode),
+            OpenMode::ReadOnly | OpenMode::Apart => self.fs.open(path, mode),
             OpenMode::CreateNew | OpenMode::Truncate => {
                 let file = self.fs.open(path, mode)?;
                 let mut open = self.lock();
@@ -236,6 +258,29 @@ mod tests {
         assert_eq!(content(&fs, "/b"), b"/b");
         create(&fs, "/e", b"");
         assert_eq!(fs.open_files(), 2);
+    }
+
+    /// All logs of a broker may have something to flush, and more of them than files are to be kept open.
+    #[test]
+    fn many_files_that_are_held_are_not_looked_at_again_and_again() {
+        let fs = CachedFs::new(Arc::new(MemFs::new()), 2);
+        let held: Vec<_> = (0..1000).map(|number| create(&fs, &format!("/{number}"), b"")).collect();
+        let uses = fs.lock().clock;
+        create(&fs, "/another", b"");
+        assert!(fs.lock().clock - uses <= 2 + LOOKS as u64, "{} looks", fs.lock().clock - uses);
+        drop(held);
+        create(&fs, "/later", b"");
+        assert_eq!(fs.open_files(), 2);
+    }
+
+    #[test]
+    fn a_process_gets_as_many_files_as_it_may_have() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let Some(most) = getrlimit(Resource::Nofile).maximum else { return };
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most - 1), maximum: Some(most) }).unwrap();
+        CachedFs::of_process(Arc::new(MemFs::new()));
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(most));
     }
 
     #[test]

@@ -3,20 +3,24 @@
 //! Harsher than most disks on purpose: after [`MemFs::crash_keeping`] an arbitrary part of the unsynced writes (in
 //! blocks of 512 bytes), sizes and names survives, in no order. A failed sync loses what it was to sync for good,
 //! while reads go on showing it; where the whole file system was to be synced, each file says so when it is synced next.
+//! It may be made so small that it is full from some byte on.
 //! Deterministic: the same calls and the same seed leave the same bytes.
 
+mod capacity;
 mod fault;
 mod inode;
 mod names;
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Fault, OperationKind};
 
-use super::{File, Fs, OpenMode, Volume};
+use super::{File, Fs, OpenMode, Space, Volume};
+use capacity::Capacity;
 use fault::Faults;
 use inode::Inode;
 use names::{Names, Node};
@@ -37,6 +41,7 @@ impl std::fmt::Debug for MemFs {
 #[derive(Debug, Default)]
 struct State {
     names: Names,
+    capacity: Capacity,
     faults: Faults,
     /// Counts crashes: handles of an earlier life are dead.
     generation: u64,
@@ -73,6 +78,16 @@ impl MemFs {
         self.lock().faults.inject(fault);
     }
 
+    /// These bytes of a file cannot be read any more until they are written anew, as on a disk with a bad sector.
+    ///
+    /// # Errors
+    /// Where there is no such file.
+    pub fn spoil(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let inode = self.lock().names.file(path)?.ok_or(io::ErrorKind::NotFound)?;
+        lock(&inode).spoil(bytes);
+        Ok(())
+    }
+
     /// Takes back every fault that was injected and has not happened.
     pub fn clear_faults(&self) {
         self.lock().faults = Faults::default();
@@ -83,8 +98,24 @@ impl MemFs {
         self.lock().faults.operations()
     }
 
+    /// No more than so many bytes of files fit from now on; what is there stays. `None`: as many as there is memory for.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity = Capacity(bytes);
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        capacity::used(&self.lock().names)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Bytes that files may still grow by.
+    fn room(&self) -> Option<u64> {
+        let state = self.lock();
+        state.capacity.room(&state.names)
     }
 
     fn begin(&self, kind: OperationKind) -> io::Result<MutexGuard<'_, State>> {
@@ -114,7 +145,12 @@ impl Random {
 
 impl Fs for MemFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.begin(OperationKind::Create)?.names.create_dir_all(dir)
+        let mut state = self.begin(OperationKind::Create)?;
+        let missing = !state.names.exists(dir);
+        if missing {
+            state.capacity.check_any(&state.names)?;
+        }
+        state.names.create_dir_all(dir)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
@@ -122,8 +158,10 @@ impl Fs for MemFs {
         let existing = state.names.file(path)?;
         let inode = match (existing, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (None, OpenMode::Existing | OpenMode::ReadOnly) => return Err(io::ErrorKind::NotFound.into()),
-            (Some(inode), OpenMode::Existing | OpenMode::ReadOnly) => inode,
+            (None, OpenMode::Existing | OpenMode::ReadOnly | OpenMode::Apart) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            (Some(inode), OpenMode::Existing | OpenMode::ReadOnly | OpenMode::Apart) => inode,
             (Some(inode), OpenMode::Truncate) => {
                 state.faults.check(OperationKind::SetLen)?;
                 lock(&inode).set_len(0);
@@ -131,6 +169,7 @@ impl Fs for MemFs {
             }
             (None, OpenMode::CreateNew | OpenMode::Truncate) => {
                 state.faults.check(OperationKind::Create)?;
+                state.capacity.check_any(&state.names)?;
                 let inode = Arc::new(Mutex::new(Inode::default()));
                 state.names.link(path, Node::File(Arc::clone(&inode)))?;
                 inode
@@ -183,6 +222,11 @@ impl Volume for MemVolume {
         state.names.sync_all();
         Ok(())
     }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.0.lock();
+        Ok(state.capacity.space(&state.names))
+    }
 }
 
 struct MemFile {
@@ -221,14 +265,21 @@ impl File for MemFile {
     }
 
     fn write_all_at(&self, buffers: &[&[u8]], position: u64) -> io::Result<()> {
+        let room = self.fs.room();
         let (mut inode, allowed) = self.begin(OperationKind::Write)?;
         let mut bytes = buffers.concat();
         if allowed.is_err() {
-            // As a full disk does: part of it arrives.
+            // Part of it arrives.
             bytes.truncate(bytes.len() / 2);
         }
-        inode.write(bytes, position)?;
-        allowed
+        let fitting = capacity::fitting(inode.len(), room, position, bytes.len());
+        let fits = fitting == bytes.len();
+        bytes.truncate(fitting);
+        if !bytes.is_empty() {
+            inode.write(bytes, position)?;
+        }
+        allowed?;
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

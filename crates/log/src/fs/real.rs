@@ -3,14 +3,16 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::fs::Advice;
 
-use super::{File, Fs, OpenMode, Volume};
+use super::{File, Fs, OpenMode, Space, Volume};
 
 /// Most buffers that one pwritev(2) takes.
 const MAX_BUFFERS: usize = 1024;
@@ -28,7 +30,7 @@ impl Fs for RealFs {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(mode != OpenMode::ReadOnly);
         match mode {
-            OpenMode::Existing | OpenMode::ReadOnly => {}
+            OpenMode::Existing | OpenMode::ReadOnly | OpenMode::Apart => {}
             OpenMode::CreateNew => _ = options.create_new(true),
             OpenMode::Truncate => _ = options.create(true).truncate(true),
         }
@@ -124,6 +126,11 @@ impl File for RealFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+
+    fn forget(&self, position: u64, len: u64) {
+        // A file system that cannot do it keeps the bytes.
+        let _ = rustix::fs::fadvise(&self.0, position, NonZeroU64::new(len), Advice::DontNeed);
+    }
 }
 
 #[derive(Debug)]
@@ -132,6 +139,13 @@ struct RealVolume(fs::File);
 impl Volume for RealVolume {
     fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.0)?)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let found = rustix::fs::fstatvfs(&self.0)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        // What is kept for the administrator is not free for us.
+        Ok(Space { total: bytes(found.f_blocks), free: bytes(found.f_bavail) })
     }
 }
 
@@ -153,6 +167,9 @@ mod tests {
         let beyond = file.read_bytes(1, expected.len()).unwrap_err();
         assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         assert!(file.read_bytes(0, 0).unwrap().is_empty());
-        RealFs.volume(dir.path()).unwrap().sync().unwrap();
+        let volume = RealFs.volume(dir.path()).unwrap();
+        volume.sync().unwrap();
+        let space = volume.space().unwrap();
+        assert!(space.free > 0 && space.free <= space.total, "{space:?}");
     }
 }

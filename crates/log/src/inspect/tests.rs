@@ -66,6 +66,8 @@ fn walked(fs: &MemFs, from: u64, checks: Checks) -> Vec<Told> {
                     Damage::Gap { .. } => "gap",
                     Damage::Epoch { .. } => "epoch",
                     Damage::Missing { .. } => "missing",
+                    Damage::Unreadable { .. } => "unreadable",
+                    Damage::LogStart => "log start",
                 };
                 Told::Damage { offset: offset.0, position, unreadable, why }
             }

@@ -4,12 +4,26 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fs::is_full;
+
 /// An operation on a journal failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file system failed.
     #[error("{doing} {path:?}")]
     Io {
+        /// What was being done, in words.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no room for it. An append or a rewrite that says so has changed nothing, and may be tried again, unless the
+    /// journal is [poisoned](Self::Poisoned) by now.
+    #[error("{doing} {path:?}: the file system is full")]
+    Full {
         /// What was being done, in words.
         doing: &'static str,
         /// The file.
@@ -70,6 +84,17 @@ impl JournalError {
     /// For `map_err`: names what was being done to `path`.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
         let path = path.to_owned();
-        move |source| JournalError::Io { doing, path, source }
+        move |source| {
+            if is_full(&source) {
+                JournalError::Full { doing, path, source }
+            } else {
+                JournalError::Io { doing, path, source }
+            }
+        }
+    }
+
+    /// Whether there is no room for what was to be done.
+    pub fn is_full(&self) -> bool {
+        matches!(self, JournalError::Full { .. })
     }
 }

@@ -170,6 +170,58 @@ fn failed_preparation_of_a_rewrite_leaves_the_journal_usable() {
     assert_eq!(open(&fs).unwrap().1, [b"x", b"z"]);
 }
 
+/// Full from every byte on: what does not fit changes nothing, and is written once there is room.
+#[test]
+fn a_journal_on_a_full_disk_goes_on_once_there_is_room() {
+    let frames = [vec![1; 300], vec![2; 40]];
+    for room in 0.. {
+        let fs = MemFs::new();
+        let (mut journal, _) = open(&fs).unwrap();
+        journal.append(&[b"x"]).unwrap();
+        let before = fs.used();
+        fs.set_capacity(Some(before + room));
+        let append = |journal: &mut Journal| journal.append(&[&frames[0], &frames[1]]);
+        if append(&mut journal).is_ok() {
+            assert!(room > 340, "the disk was never full");
+            return;
+        }
+        assert!(append(&mut journal).unwrap_err().is_full(), "it may be tried again");
+        assert_eq!(fs.used(), before, "what arrived of it is taken back");
+        journal.flush().unwrap();
+        fs.set_capacity(None);
+        append(&mut journal).unwrap();
+        journal.flush().unwrap();
+        fs.crash();
+        assert_eq!(open(&fs).unwrap().1, [b"x".to_vec(), frames[0].clone(), frames[1].clone()]);
+    }
+}
+
+#[test]
+fn a_rewrite_without_room_leaves_the_journal_as_it_was() {
+    let fs = MemFs::new();
+    let (mut journal, _) = open(&fs).unwrap();
+    journal.append(&[b"x"]).unwrap();
+    let before = fs.used();
+    fs.set_capacity(Some(before + 300));
+    assert!(journal.rewrite([vec![7; 500]]).unwrap_err().is_full());
+    assert_eq!(fs.used(), before, "what was written of it goes");
+    journal.append(&[b"y"]).unwrap();
+    journal.flush().unwrap();
+    fs.crash();
+    assert_eq!(open(&fs).unwrap().1, [b"x", b"y"]);
+}
+
+#[test]
+fn a_journal_that_cannot_be_taken_back_is_poisoned() {
+    let fs = MemFs::new();
+    let (mut journal, _) = open(&fs).unwrap();
+    fs.set_capacity(Some(fs.used() + 10));
+    fs.inject(Fault { kind: Some(OperationKind::SetLen), after: 0, lasting: false });
+    assert!(journal.append(&[&[7_u8; 100][..]]).is_err());
+    fs.set_capacity(None);
+    assert!(matches!(journal.append(&[b"y"]), Err(JournalError::Poisoned)));
+}
+
 /// Appends, flushes and rewrites until something fails. Returns what must be there after a crash, and all that may
 /// follow it.
 fn work(fs: &MemFs) -> (Vec<Vec<u8>>, Vec<Vec<Vec<u8>>>) {

@@ -7,16 +7,26 @@ use holdfast_core::Offset;
 use super::PartitionLog;
 use crate::flush::Part;
 use crate::index::ActiveIndex;
-use crate::index_file::{self, BLOCK_LEN};
+use crate::index_file::{self, BLOCK_ENTRIES, BLOCK_LEN};
 use crate::recovery;
 use crate::segment::{self, Segment};
 use crate::{File, Fs, LogError, OpenMode, Recovery};
 
 impl PartitionLog {
     /// Moves full blocks of the active segment's index to the file. They are not flushed before the segment is sealed or
-    /// a checkpoint relies on them: a bad block is noticed, and done without.
+    /// a checkpoint relies on them: a bad block is noticed, and done without. Where there is no room for one it stays in
+    /// memory, and nothing more is appended before it is written.
     pub(super) fn write_index(&mut self) -> Result<(), LogError> {
-        self.write_blocks(false).map(|_| ())
+        match self.write_blocks(false) {
+            Err(error) if error.is_full() => Ok(()),
+            written => written.map(|_| ()),
+        }
+    }
+
+    /// Writes blocks for which there was no room before.
+    pub(super) fn catch_up_index(&mut self) -> Result<(), LogError> {
+        let behind = self.shared.read().index.tail().len() >= BLOCK_ENTRIES;
+        if behind { self.write_blocks(false).map(|_| ()) } else { Ok(()) }
     }
 
     /// Completes the active segment's index file, to be flushed with the segment. Returns the number of its blocks.
@@ -86,7 +96,11 @@ impl PartitionLog {
                 .filter(|known| Segment { blocks: segment.blocks, ..*known } == *segment);
             let blocks = match known {
                 Some(known) => known.blocks,
-                None => self.rebuild_index(&*fs, *segment)?,
+                None => match self.rebuild_index(&*fs, *segment) {
+                    // Done without: reading the log needs no room.
+                    Err(error) if error.is_full() => 0,
+                    rebuilt => rebuilt?,
+                },
             };
             self.shared.write().segments[number].blocks = blocks;
         }

@@ -79,7 +79,10 @@ impl PartitionLog {
     /// Bytes of batches behind the last checkpoint: what the next opening will have to read.
     pub fn bytes_since_checkpoint(&self) -> u64 {
         let view = self.shared.read();
-        let (from, noted) = self.noted.newest.map_or((Offset::ZERO, 0), |place| (place.segment, place.len));
+        // Nothing, where it is about a segment that was trimmed.
+        let newest =
+            self.noted.newest.filter(|place| view.segments.iter().any(|it| it.base == place.segment));
+        let (from, noted) = newest.map_or((Offset::ZERO, 0), |place| (place.segment, place.len));
         let behind = view.segments.iter().rev().take_while(|segment| segment.base >= from);
         behind.map(|segment| segment.len).sum::<u64>().saturating_sub(noted)
     }
@@ -89,15 +92,16 @@ impl PartitionLog {
     /// the checkpoint before this one holds.
     ///
     /// # Errors
-    /// A failure poisons the log.
+    /// A failure poisons the log, except for [`LogError::Full`]: then the checkpoints before this one hold.
     pub fn checkpoint(&mut self, snapshot: &[u8]) -> Result<(), LogError> {
         self.shared.check_alive()?;
         let end = self.log_end_offset();
-        let Some(epoch) = self.last_epoch().filter(|_| self.bytes_since_checkpoint() > 0) else {
+        if self.bytes_since_checkpoint() == 0 {
             return Ok(());
-        };
+        }
+        let epoch = self.position().epoch;
         let noted = self.note(end, epoch, snapshot);
-        self.poison_on_error(noted)
+        self.poison_unless_full(noted)
     }
 
     fn note(&mut self, end: Offset, epoch: LeaderEpoch, snapshot: &[u8]) -> Result<(), LogError> {
@@ -115,7 +119,7 @@ impl PartitionLog {
             active,
             active_since: self.active_since,
             index,
-            epochs: self.epochs.clone(),
+            epochs: self.epochs(),
             snapshot: snapshot.to_vec(),
         };
         let place = Place { offset: end, segment: active.base, len: active.len };
@@ -148,7 +152,11 @@ impl PartitionLog {
         let temporary = temporary_path(&newest);
         let failed = |error| LogError::io("writing checkpoint", &newest)(error);
         let file = fs.open(&temporary, OpenMode::Truncate).map_err(failed)?;
-        file.write_all_at(&[content], 0).map_err(failed)?;
+        if let Err(error) = file.write_all_at(&[content], 0) {
+            // What is in the way of a full disk goes; if not, the next attempt empties it.
+            let _ = fs.remove_file(&temporary);
+            return Err(failed(error));
+        }
         if self.noted.newest.is_some() {
             fs.rename(&newest, &checkpoint::older_path(dir)).map_err(failed)?;
             self.noted.older = self.noted.newest.take();

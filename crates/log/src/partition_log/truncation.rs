@@ -34,11 +34,12 @@ impl PartitionLog {
         if end >= log_end {
             return Ok(());
         }
+        let shared = Arc::clone(&self.shared);
+        let _nothing_is_repaired = shared.stand_still();
         let number = self.shared.read().segment_of(end);
         let Left { segment, index } = self.part_below(number, end)?;
         // Out of readers' sight before a byte of it changes.
         let removed = self.shared.write().truncate(number, segment, index);
-        self.epochs.retain(|(_, first)| *first < segment.end);
         if !removed.is_empty() {
             self.active_since = None;
         }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use holdfast_core::Offset;
+use holdfast_core::replication::Position;
 
 use super::{Found, Recovery, open_segment};
 use crate::checkpoint::{self, Checkpoint};
@@ -17,11 +18,19 @@ pub(super) fn resume(
     dir: &Path,
     recovery: Recovery,
     bases: &[Offset],
+    base: Position,
     derived: &mut dyn Derived,
 ) -> Option<Found> {
+    // Where the first segment is missing, nothing that is said of the log can be.
+    bases.first().filter(|first| **first <= base.end)?;
     [checkpoint::newest_path(dir), checkpoint::older_path(dir)].iter().find_map(|path| {
         let checkpoint = checkpoint::read(fs, path)?;
         let segments = segments_below(fs, dir, recovery, bases, &checkpoint)?;
+        // It may know of a start that was not noted in the end: then it lacks the epochs from the one that was.
+        let known = checkpoint.epochs.first().map_or(checkpoint.offset, |(_, first)| *first);
+        if known > base.end {
+            return None;
+        }
         // Last, because there is no way back.
         derived.restore(&checkpoint.snapshot).then(|| {
             let Checkpoint { index, epochs, active_since, .. } = checkpoint;
@@ -51,7 +60,7 @@ fn segments_below(
         return None;
     }
     let mut segments = Vec::with_capacity(count + 1);
-    let mut expected = Offset::ZERO;
+    let mut expected = *bases.first()?;
     for base in &bases[..count] {
         let segment = Some(*base)
             .filter(|base| *base == expected)

@@ -3,6 +3,7 @@
 use holdfast_core::metadata::{
     Broker, Durability, LeaderReport, LeaderState, Object, Partition, Register, Topic, TopicSpec, Update,
 };
+use holdfast_core::retention::Retention;
 use holdfast_core::{BrokerId, DirId, Incarnation, Offset, PartitionId, Term, ZoneId};
 
 use super::{ConvertError, bad, replica, replica_from_wire, replica_to_wire, topic_id};
@@ -77,7 +78,18 @@ pub fn topic_spec_from_wire(request: &v1::CreateTopicRequest) -> TopicSpec {
         },
         durability: durability_from_wire(request.durability()),
         zone_waiver: request.zone_waiver,
+        retention: request.retention.map(retention_from_wire).unwrap_or_default(),
     }
+}
+
+/// How much is kept, for the wire.
+pub fn retention_to_wire(retention: Retention) -> v1::Retention {
+    v1::Retention { time_ms: retention.time_ms, bytes: retention.bytes }
+}
+
+/// How much is kept, from the wire.
+pub fn retention_from_wire(wire: v1::Retention) -> Retention {
+    Retention { time_ms: wire.time_ms, bytes: wire.bytes }
 }
 
 /// A leader's report for the wire.
@@ -159,6 +171,7 @@ fn topic_to_wire(topic: &Topic) -> v1::Topic {
         durability: durability_to_wire(topic.spec.durability).into(),
         zone_waiver: topic.spec.zone_waiver,
         deleted: topic.deleted,
+        retention: Some(retention_to_wire(topic.spec.retention)),
         version: topic.version,
     }
 }
@@ -170,6 +183,7 @@ fn topic_from_wire(wire: v1::Topic) -> Result<Topic, ConvertError> {
         replication: wire.replication,
         durability,
         zone_waiver: wire.zone_waiver,
+        retention: wire.retention.map(retention_from_wire).unwrap_or_default(),
     };
     let id = topic_id("Topic", &wire.id)?;
     Ok(Topic { id, name: wire.name, spec, deleted: wire.deleted, version: wire.version })

@@ -2,8 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use holdfast_core::record_batch::RecordBatch;
-use holdfast_core::replication::{Envelope, FetchKind, Message, Position};
-use holdfast_core::{Incarnation, Offset, PartitionId, ReplicaId};
+use holdfast_core::replication::{
+    Appended, Envelope, FetchKind, KnownProducer, Message, Position, ProducerTable,
+};
+use holdfast_core::{Incarnation, Offset, PartitionId, ProducerId, ReplicaId};
 
 use super::{ConvertError, bad, epoch, replica, replica_from_wire, replica_to_wire, topic_id};
 use crate::internal::v1::{self as wire, peer_message::Body};
@@ -63,6 +65,11 @@ fn body_to_wire(message: Message) -> Body {
         Message::Diverge { echo, common } => {
             Body::Diverge(wire::Diverge { echo: position_to_wire(echo), common: position_to_wire(common) })
         }
+        Message::Reset { echo, start, producers } => Body::Reset(wire::Reset {
+            echo: position_to_wire(echo),
+            start: position_to_wire(start),
+            producers: producers.known().map(producer_to_wire).collect(),
+        }),
         Message::Stale { promise } => Body::Stale(wire::Stale { promise: promise.to_wire() }),
         Message::Data {
             echo,
@@ -70,12 +77,14 @@ fn body_to_wire(message: Message) -> Body {
             high_watermark,
             durable_high_watermark,
             log_end_offset,
+            log_start_offset,
             incarnation,
         } => Body::Data(wire::Data {
             echo: position_to_wire(echo),
             high_watermark: high_watermark.0,
             durable_high_watermark: durable_high_watermark.0,
             log_end_offset: log_end_offset.0,
+            log_start_offset: log_start_offset.0,
             incarnation: incarnation.map_or(0, |incarnation| incarnation.0),
             batches: joined(&batches),
         }),
@@ -106,6 +115,14 @@ fn body_from_wire(body: Body) -> Result<Message, ConvertError> {
             echo: position("Diverge", diverge.echo)?,
             common: position("Diverge", diverge.common)?,
         },
+        Body::Reset(reset) => {
+            let producers: Result<Vec<_>, _> = reset.producers.into_iter().map(producer_from_wire).collect();
+            Message::Reset {
+                echo: position("Reset", reset.echo)?,
+                start: position("Reset", reset.start)?,
+                producers: ProducerTable::of_known(producers?),
+            }
+        }
         Body::Stale(stale) => Message::Stale { promise: epoch("Stale", stale.promise)? },
         Body::Data(data) => Message::Data {
             echo: position("Data", data.echo)?,
@@ -114,8 +131,39 @@ fn body_from_wire(body: Body) -> Result<Message, ConvertError> {
             high_watermark: Offset(data.high_watermark),
             durable_high_watermark: Offset(data.durable_high_watermark),
             log_end_offset: Offset(data.log_end_offset),
+            log_start_offset: Offset(data.log_start_offset),
             incarnation: (data.incarnation != 0).then_some(Incarnation(data.incarnation)),
         },
+    })
+}
+
+fn producer_to_wire(producer: KnownProducer) -> wire::KnownProducer {
+    let batch = |batch: Appended| wire::KnownBatch {
+        base_sequence: batch.base_sequence,
+        last_sequence: batch.last_sequence,
+        base_offset: batch.base_offset.0,
+        last_offset: batch.last_offset.0,
+    };
+    wire::KnownProducer {
+        id: producer.id.0,
+        epoch: producer.epoch.into(),
+        next_sequence: producer.next,
+        batches: producer.batches.into_iter().map(batch).collect(),
+    }
+}
+
+fn producer_from_wire(producer: wire::KnownProducer) -> Result<KnownProducer, ConvertError> {
+    let batch = |batch: wire::KnownBatch| Appended {
+        base_sequence: batch.base_sequence,
+        last_sequence: batch.last_sequence,
+        base_offset: Offset(batch.base_offset),
+        last_offset: Offset(batch.last_offset),
+    };
+    Ok(KnownProducer {
+        id: ProducerId(producer.id),
+        epoch: producer.epoch.try_into().map_err(|_| bad("KnownProducer", "epoch", "not 16 bits"))?,
+        next: producer.next_sequence,
+        batches: producer.batches.into_iter().map(batch).collect(),
     })
 }
 
@@ -178,6 +226,17 @@ mod tests {
         let batch = RecordBatch::marker(Offset(4), epoch, BrokerId(2));
         let next = RecordBatch::marker(Offset(5), epoch, BrokerId(2));
         let set = vec![replica(1), replica(2), replica(3)];
+        let sent = |sequence: i32, offset| Appended {
+            base_sequence: sequence,
+            last_sequence: sequence + 1,
+            base_offset: Offset(offset),
+            last_offset: Offset(offset + 1),
+        };
+        let producer = |id, epoch, next, batches| KnownProducer { id: ProducerId(id), epoch, batches, next };
+        let producers = [
+            producer(7, 2, Some(4), vec![sent(0, 3), sent(2, 7)]),
+            producer(i64::MAX, i16::MAX, None, vec![]),
+        ];
         let messages = [
             Message::Fence { set: set.clone(), prev: None },
             Message::Fence { set: set.clone(), prev: Some(set) },
@@ -191,6 +250,7 @@ mod tests {
                 restart: true,
             },
             Message::Diverge { echo: at(4), common: at(2) },
+            Message::Reset { echo: at(4), start: at(9), producers: ProducerTable::of_known(producers) },
             Message::Stale { promise: epoch },
             Message::Data {
                 echo: at(4),
@@ -198,6 +258,7 @@ mod tests {
                 high_watermark: Offset(4),
                 durable_high_watermark: Offset(3),
                 log_end_offset: Offset(6),
+                log_start_offset: Offset(2),
                 incarnation: Some(Incarnation(77)),
             },
         ];

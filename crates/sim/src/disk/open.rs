@@ -35,7 +35,7 @@ impl OpenError {
 pub(crate) struct Found {
     /// What it starts from.
     pub(crate) loaded: Loaded,
-    /// Every batch, as read from the files; `None` where one cannot be read.
+    /// Every batch from the log start on, as read from the files; `None` where one cannot be read.
     pub(crate) batches: Option<Vec<RecordBatch>>,
     /// Bytes of a torn tail that were cut off.
     pub(crate) torn_bytes: u64,
@@ -50,9 +50,10 @@ impl Found {
     pub(crate) fn summary(&self) -> String {
         let Found { loaded, torn_bytes, clean, .. } = self;
         let Loaded { state, epochs, high_watermark, tail_lost, damaged, .. } = loaded;
-        let (promise, nonvoter, end) = (state.promise, state.nonvoter, epochs.end());
+        let (promise, nonvoter) = (state.promise, state.nonvoter);
+        let (start, end) = (epochs.base().end, epochs.end());
         format!(
-            "promise {promise} nonvoter {nonvoter} end {end} watermark {high_watermark} tail lost {tail_lost} \
+            "promise {promise} nonvoter {nonvoter} start {start} end {end} watermark {high_watermark} tail lost {tail_lost} \
              torn {torn_bytes} put aside {damaged} clean {clean}"
         )
     }
@@ -110,6 +111,7 @@ impl Disk {
         self.open = Some(Open {
             log: None,
             journal,
+            trims: Vec::new(),
             flushing: None,
             wanted: None,
             writing: std::collections::VecDeque::new(),
@@ -191,7 +193,7 @@ impl Disk {
     pub(super) fn remove_log(&mut self) -> std::io::Result<()> {
         self.log_files.remove_dir_all(Path::new(FOLDER))?;
         self.log_files.sync_dir(Path::new(PARTITIONS))?;
-        self.flushed = Offset::ZERO;
+        (self.flushed, self.trimmed) = (Offset::ZERO, Offset::ZERO);
         self.rotten = false;
         Ok(())
     }

@@ -207,6 +207,8 @@ impl Performance<'_> {
             }
             Action::Append { batches } => self.append(batches),
             Action::Truncate { end } => self.truncate(end),
+            // Nobody offers it.
+            Action::Trim { .. } | Action::Reset { .. } => Ok(()),
             Action::Flush { generation } => {
                 let ended = if self.bounds.slow_flushes {
                     disk.flush_later(generation)

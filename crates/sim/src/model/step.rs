@@ -109,6 +109,7 @@ fn describe(envelope: &Envelope) -> String {
             format!("{kind} at {}, flushed {durable_end}", at(position))
         }
         Message::Diverge { echo, common } => format!("Diverge of {} to {}", at(echo), at(common)),
+        Message::Reset { echo, start, .. } => format!("Reset of {} to {}", at(echo), at(start)),
         Message::Stale { promise } => format!("Stale, promised {promise}"),
         Message::Data { echo, batches, high_watermark, .. } => {
             format!("Data behind {}, {} batches, watermark {high_watermark}", at(echo), batches.len())

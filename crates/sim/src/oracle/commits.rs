@@ -2,8 +2,10 @@
 
 use holdfast_core::metadata::{Durability, majority};
 use holdfast_core::record_batch::RecordBatch;
+use holdfast_core::replication::Position;
 use holdfast_core::{LeaderEpoch, Offset, ReplicaId, Term};
 
+use super::view::Written;
 use super::{Oracle, Site, Violation, ensure};
 use crate::coverage::Sight;
 
@@ -130,6 +132,27 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Number of the committed batch that ends there, in that epoch.
+    pub(super) fn committed_at(&self, position: Position) -> Option<usize> {
+        let last = self.committed.partition_point(|entry| entry.next <= position.end).checked_sub(1)?;
+        let entry = &self.committed[last];
+        let same = entry.next == position.end && entry.batch.header().epoch == Some(position.epoch);
+        same.then_some(last)
+    }
+
+    /// A log that was trimmed at `start`, with what was trimmed.
+    pub(crate) fn whole(&self, start: Offset, kept: &[RecordBatch]) -> Vec<RecordBatch> {
+        let below = self.committed.iter().take_while(|entry| entry.next <= start);
+        below.map(|entry| &entry.batch).chain(kept).cloned().collect()
+    }
+
+    /// The committed batches up to that one, as they stand in a log.
+    pub(super) fn written_up_to(&self, last: usize) -> Vec<Written> {
+        let written =
+            |entry: &Committed| Written { next: entry.next, chain: entry.chain, batch: entry.batch.clone() };
+        self.committed[..=last].iter().map(written).collect()
     }
 
     /// Notes what a leader says to be on the disks of a majority (R27).

@@ -18,8 +18,11 @@ pub(super) struct Written {
 /// What is known of one replica's disk and process.
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
-    /// Every batch written, in order.
+    /// Every batch written, in order; those that were trimmed as well, and those in whose stead the log began anew behind
+    /// them.
     pub(super) log: Vec<Written>,
+    /// Log start offset, of this run of the process.
+    pub(super) start: Offset,
     /// Of this run of the process.
     pub(super) watermark: Offset,
     pub(super) active: Option<LeaderEpoch>,
@@ -42,9 +45,10 @@ impl View {
         chain
     }
 
-    /// The log as read from the files of a process that starts.
-    pub(super) fn reload(&mut self, batches: &[RecordBatch]) {
-        self.log.clear();
+    /// The log as read from the files of a process that starts, from `start` on. What was trimmed below is as it was.
+    pub(super) fn reload(&mut self, start: Offset, batches: &[RecordBatch]) {
+        self.log.truncate(self.count(start));
+        self.start = start;
         for batch in batches {
             self.extend(batch);
         }

@@ -14,6 +14,7 @@ mod restart;
 mod stage;
 mod storage;
 mod takeover;
+mod trimming;
 mod unclean;
 
 /// A name, and what panics if a promise is broken.
@@ -31,8 +32,6 @@ use schedules;
 /// Every schedule.
 #[cfg(feature = "mutants")]
 pub(crate) fn all() -> impl Iterator<Item = Schedule> {
-    [takeover::ALL, restart::ALL, following::ALL, change::ALL, register::ALL, storage::ALL, unclean::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    let first = [takeover::ALL, restart::ALL, following::ALL, change::ALL, register::ALL, storage::ALL];
+    first.into_iter().chain([unclean::ALL, trimming::ALL]).flatten().copied()
 }

@@ -9,6 +9,7 @@ super::schedules! {
     a_restarted_leader_takes_a_new_epoch,
     a_leader_does_not_count_itself_before_its_flush,
     who_lost_its_tail_does_not_vote,
+    who_lost_its_tail_and_dies_at_once_does_not_vote_either,
     an_answer_to_an_earlier_run_sets_no_target,
     a_vote_waits_for_the_flush,
     a_lost_rejoin_answer_is_given_again,
@@ -73,6 +74,24 @@ fn who_lost_its_tail_does_not_vote() {
     stage.wait(C, 150);
     stage.exchange(&[A, B, C]);
     assert!(stage.leads(C) && stage.end(C) == Offset(3));
+}
+
+/// R35: the same, and the first process after the power cut is killed before anything else happens: the boot that it noted
+/// is no longer another one.
+#[cfg_attr(test, test)]
+fn who_lost_its_tail_and_dies_at_once_does_not_vote_either() {
+    let mut stage = Stage::led_by(Durability::Memory, A);
+    stage.hold_flushes(B);
+    let x = stage.produce(A, 0);
+    stage.exchange(&[A, B]);
+    assert!(stage.is_acknowledged(x));
+    stage.lose_post();
+    stage.lose_power(B);
+    stage.restart(B);
+    stage.flush(B);
+    stage.appoint(2, C, &[C]);
+    stage.exchange(&[B, C]);
+    assert!(!stage.leads(C), "B may have forgotten x, and has");
 }
 
 /// R36: B lost x, matches all that it kept, and is no voter before it has x again. An answer that was meant for its

@@ -234,6 +234,17 @@ impl Stage {
                 expect_held(self.oracle.truncating(node, end, unclean_term));
                 disk.truncate(end).unwrap();
             }
+            Action::Trim { start, producers } => {
+                expect_held(self.oracle.trimming(node, start));
+                disk.trim(start, &producers).unwrap();
+                disk.end_trims();
+            }
+            Action::Reset { start, producers } => {
+                let assignment = replica.as_ref().and_then(Replica::assignment);
+                let unclean_term = assignment.and_then(|assignment| assignment.unclean_term);
+                expect_held(self.oracle.resetting(node, start, unclean_term));
+                disk.reset(start, &producers).unwrap();
+            }
             Action::Flush { generation } => {
                 disk.want_flush(generation);
                 actor.start_flush();
@@ -288,6 +299,18 @@ impl Stage {
         let batch = builder.build(Some(producer)).unwrap();
         self.tell(node, Event::Produce { request, batch });
         request
+    }
+
+    /// What the node has below is kept no longer.
+    pub(crate) fn trim(&mut self, node: usize, to: Offset) {
+        self.tell(node, Event::Trim { to });
+    }
+
+    /// Where the node's log starts.
+    pub(crate) fn start(&self, node: usize) -> Offset {
+        let start = self.replica(node).epochs().base().end;
+        assert_eq!(self.actors[node].disk.start(), start);
+        start
     }
 
     /// The answer to a request, if there is one.
@@ -345,9 +368,9 @@ impl Stage {
         let (me, incarnation, config) = (self.id(node), self.incarnation(node), self.config());
         let actor = &mut self.actors[node];
         actor.follow_up.clear();
-        let kept = actor.disk.flushed();
+        let (kept, trimmed) = (actor.disk.flushed(), actor.disk.trimmed());
         let found = actor.disk.open(me, incarnation).unwrap().expect("it had been assigned");
-        expect_held(self.oracle.reloaded(node, kept, &found));
+        expect_held(self.oracle.reloaded(node, kept, trimmed, &found));
         actor.replica = Some(Replica::new(self.now, config, found.loaded));
         self.drain(node);
     }

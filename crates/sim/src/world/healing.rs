@@ -241,12 +241,13 @@ impl World {
             for node in &mut self.nodes {
                 let slot = &mut node.slots[partition];
                 if slot.replica.is_some() {
-                    logs.push((node.index, slot.disk.read_all().unwrap_or_default()));
+                    logs.push((node.index, slot.disk.start(), slot.disk.read_all().unwrap_or_default()));
                 }
             }
             oracle.finish(&written, &logs)?;
-            for (node, log) in &logs {
-                self.witness.read(self.now, partition, *node, log);
+            for (node, start, log) in &logs {
+                // What was trimmed had been read before, as it were: it was committed, which the oracle saw to.
+                self.witness.read(self.now, partition, *node, &oracle.whole(*start, log));
             }
         }
         // An unclean recovery may lose what was acknowledged (R37); the oracle judges how much.

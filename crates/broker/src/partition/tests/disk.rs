@@ -27,9 +27,23 @@ impl Node {
 
 /// A node that follows the peer, and has its marker on disk.
 async fn follower(fs: &MemFs) -> (Node, Peer, Arc<PartitionHandle>) {
+    follower_with(fs, DiskReserve::Auto).await
+}
+
+/// The same with that reserve on its disk.
+pub(super) async fn follower_with(fs: &MemFs, reserve: DiskReserve) -> (Node, Peer, Arc<PartitionHandle>) {
+    follower_as(fs, reserve, LogConfig::default()).await
+}
+
+/// The same with a log kept like that.
+pub(super) async fn follower_as(
+    fs: &MemFs,
+    reserve: DiskReserve,
+    log: LogConfig,
+) -> (Node, Peer, Arc<PartitionHandle>) {
     let mut peer = Peer::start().await;
     let me = ReplicaId { broker: BrokerId(1), dir: holdfast_core::DirId(1) };
-    let node = Node::start_among(Arc::new(fs.clone()), map(me, &peer.endpoint));
+    let node = Node::start_as(Arc::new(fs.clone()), map(me, &peer.endpoint), reserve, log);
     let handle = node.assign(node.together(1, PEER)).await;
     node.is_led(1).await;
     let asks = |message: &Message| matches!(message, Message::Fetch { .. }).then_some(());
@@ -128,7 +142,8 @@ async fn a_leader_that_cannot_read_for_a_follower_leaves() {
     peer.hears("the fence", asks).await;
     node.receive(ABSENT, 1, Message::FenceOk { position: position(1, 0), voter: true }).await;
     until(&handle, "it leads", |status| status.active).await;
-    break_next(&fs, OperationKind::Read);
+    // Nor can anybody give it what it cannot read.
+    fs.inject(Fault { kind: Some(OperationKind::Read), after: 0, lasting: true });
     node.receive(PEER, 1, fetch(position(1, 0))).await;
     until(&handle, "it leaves", |status| status.failed).await;
     node.asks_for_a_successor().await;

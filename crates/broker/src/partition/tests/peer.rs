@@ -106,7 +106,8 @@ pub(super) fn map_led_at(first: ReplicaId, endpoint: &str) -> ClusterMap {
     map_of([(first, endpoint), (PEER, "127.0.0.1:1"), (ABSENT, "127.0.0.1:1")])
 }
 
-fn map_of(brokers: [(ReplicaId, &str); 3]) -> ClusterMap {
+/// Those brokers where they listen.
+pub(super) fn map_of(brokers: [(ReplicaId, &str); 3]) -> ClusterMap {
     let mut metadata = Metadata::default();
     let mut index = 0;
     let mut apply = |command| {
@@ -166,6 +167,7 @@ impl Node {
             high_watermark: Offset::ZERO,
             durable_high_watermark: Offset::ZERO,
             log_end_offset: echo.end + 1,
+            log_start_offset: Offset::ZERO,
             incarnation: None,
         };
         self.receive(PEER, term, data).await;

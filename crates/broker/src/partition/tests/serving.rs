@@ -6,7 +6,7 @@ use holdfast_proto::ApiError;
 use holdfast_proto::transport::{Link, Listener, server};
 use holdfast_proto::v1::fetch_service_server::{FetchService, FetchServiceServer};
 use holdfast_proto::v1::produce_service_server::ProduceService;
-use holdfast_proto::v1::{AppendRequest, FetchRequest, Routing};
+use holdfast_proto::v1::{AppendRequest, FetchRequest, RecordFormat, Routing};
 use tokio::time::Instant;
 use tonic::Request;
 
@@ -16,14 +16,16 @@ use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::metadata::MapHolder;
 use crate::producer_ids::ProducerIds;
-use crate::service::{Channels, FetchApi, PEER_ROOM, ProduceApi, Room, ServiceContext, fetch_here};
+use crate::service::{
+    Channels, FetchApi, PEER_ROOM, ProduceApi, REPAIR_ROOM, Room, ServiceContext, fetch_here,
+};
 
 /// Room for fetches: the least that there may be.
 const FETCH_ROOM: usize = 32 << 20;
 
 impl Node {
     /// What the services of this node work with; `shards` in place of its own where given.
-    fn service(&self, map: ClusterMap, shards: Option<ShardSender>) -> Arc<ServiceContext> {
+    pub(super) fn service(&self, map: ClusterMap, shards: Option<ShardSender>) -> Arc<ServiceContext> {
         let address = || "127.0.0.1:1".to_owned();
         let (zone, folder) = (ZoneId::new("z1"), "/data".into());
         let config = BrokerConfig::new(self.me.broker, zone, folder, address(), address(), Vec::new());
@@ -48,11 +50,14 @@ impl Node {
             map: MapHolder::of(map),
             partitions: if elsewhere { Partitions::default() } else { self.partitions.clone() },
             shards: ShardSenders::new(vec![shards.unwrap_or_else(|| self.shard.clone())]),
+            space: self.space.clone(),
             controllers: controllers.clone(),
             tls: None,
             produce_room: Arc::new(Semaphore::new(config.max_inflight_produce.0 as usize)),
             fetch_room: Room::new(FETCH_ROOM as u64),
             peer_room: Arc::new(Semaphore::new(PEER_ROOM)),
+            repair_room: Room::new(REPAIR_ROOM),
+            repairs: self.repairs.clone(),
             channels: Channels::default(),
             producer_ids: Arc::new(ProducerIds::load(dir, controllers)),
             ending: CancellationToken::new(),
@@ -61,25 +66,32 @@ impl Node {
     }
 }
 
-fn fetch_request(offset: u64) -> FetchRequest {
+pub(super) fn fetch_request(offset: u64) -> FetchRequest {
     FetchRequest { topic: "t".to_owned(), offset, max_wait_ms: 10, ..FetchRequest::default() }
 }
 
-/// A consumer is told, and the replica leaves: what it cannot read it cannot vote for either.
+/// A consumer is told that what it asks for cannot be read here, and where nobody has it that it may be had later. The rest of
+/// the log is served.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_cannot_read_for_a_consumer_leaves() {
+async fn a_consumer_is_told_of_what_cannot_be_read() {
     let fs = MemFs::new();
     let node = Node::start(Arc::new(fs.clone()));
     let handle = node.lead(1).await;
     answer(node.produce("kept").await).await.unwrap();
     let api = FetchApi { context: node.service(map(node.me, "127.0.0.1:1"), None) };
+    // As plain records, which are always read from the disk.
+    let fetch_request =
+        |offset| FetchRequest { format: RecordFormat::Records.into(), ..fetch_request(offset) };
     let fetched = api.fetch(Request::new(fetch_request(0))).await.unwrap().into_inner();
-    assert!(!fetched.batches.is_empty());
-    fs.inject(Fault { kind: Some(OperationKind::Read), after: 0, lasting: false });
+    assert!(!fetched.records.is_empty());
+    fs.inject(Fault { kind: Some(OperationKind::Read), after: 0, lasting: true });
     let refused = api.fetch(Request::new(fetch_request(0))).await.unwrap_err();
-    assert_eq!(ApiError::from_status(&refused).code, ErrorCode::StorageFailed);
-    until(&handle, "it leaves", |status| status.failed).await;
-    node.asks_for_a_successor().await;
+    let refused = ApiError::from_status(&refused);
+    assert_eq!(refused.code, ErrorCode::StorageFailed);
+    assert!(refused.retry_after.is_some());
+    fs.clear_faults();
+    let fetched = api.fetch(Request::new(fetch_request(0))).await.unwrap().into_inner();
+    assert!(!fetched.records.is_empty() && !handle.status.borrow().failed);
     node.kill().await;
 }
 
@@ -102,7 +114,8 @@ async fn a_read_that_fails_for_a_deletion_is_no_storage_failure() {
     fs.inject(Fault { kind: Some(OperationKind::Read), after: 0, lasting: false });
     let context = node.service(map(node.me, "127.0.0.1:1"), None);
     let soon = Instant::now() + LONG;
-    let refused = fetch_here(&context, PARTITION, first, &fetch_request(0), soon).await;
+    let request = FetchRequest { format: RecordFormat::Records.into(), ..fetch_request(0) };
+    let refused = fetch_here(&context, PARTITION, first, &request, soon).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::LeaderUnavailable);
     answer(node.produce("of the second").await).await.unwrap();
     assert!(!second.status.borrow().failed);
@@ -130,6 +143,41 @@ async fn a_batch_that_waits_for_its_shard_holds_its_room_when_nobody_waits_for_i
     assert!(context.produce_room.available_permits() < all, "the batch still waits for the shard");
     drop(queue.recv().await);
     assert_eq!(context.produce_room.available_permits(), all);
+    node.kill().await;
+}
+
+/// Whoever reads at the end of a log gets what its leader just appended, consumers and followers alike, and needs no disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_batches_are_served_from_memory() {
+    let fs = MemFs::new();
+    let mut peer = Peer::start().await;
+    let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
+    let node = Node::start_among(Arc::new(fs.clone()), map(me, &peer.endpoint));
+    node.newest.allow(1 << 20);
+    let handle = node.assign(node.together(1, node.me)).await;
+    let asks = |message: &Message| matches!(message, Message::Fence { .. }).then_some(());
+    peer.hears("the fence", asks).await;
+    node.receive(ABSENT, 1, Message::FenceOk { position: position(1, 0), voter: true }).await;
+    until(&handle, "it leads", |status| status.active).await;
+    fs.inject(Fault { kind: Some(OperationKind::Read), after: 0, lasting: true });
+    let sent = |message: &Message| match message {
+        Message::Data { batches, .. } => Some(batches.len()),
+        _ => None,
+    };
+    let told = async {
+        loop {
+            node.receive(PEER, 1, fetch(position(1, 0))).await;
+            if let Ok(batches) = timeout(Duration::from_millis(200), peer.hears("data", sent)).await {
+                return batches;
+            }
+        }
+    };
+    assert_eq!(timeout(LONG, told).await.expect("data in the end"), 1, "the marker, for a follower");
+    node.receive(PEER, 1, fetch(position(1, 1))).await;
+    until(&handle, "its marker is committed", |status| status.settled).await;
+    let api = FetchApi { context: node.service(map(node.me, "127.0.0.1:1"), None) };
+    let fetched = api.fetch(Request::new(fetch_request(0))).await.unwrap().into_inner();
+    assert!(!fetched.batches.is_empty() && fetched.next_offset == 1, "the same for a consumer");
     node.kill().await;
 }
 

@@ -41,11 +41,24 @@ pub(crate) struct BrokerFact {
     pub(crate) replicas: usize,
     #[serde(rename = "replicas_in_sync")]
     pub(crate) in_sync: usize,
+    /// Replicas that are out of service because their log failed, as far as it says.
+    #[serde(rename = "replicas_failed")]
+    pub(crate) failed: u32,
+    /// Replicas whose logs are damaged, and that wait for others to give what is missing.
+    #[serde(rename = "replicas_damaged")]
+    pub(crate) damaged: u32,
+    /// Damaged places that were repaired since it started.
+    pub(crate) repaired_places: u64,
+    /// Whether it says that it takes no records for want of room.
+    pub(crate) disk_full: bool,
 }
 
 impl BrokerFact {
     pub(crate) fn state(&self) -> &'static str {
         match (self.up, self.answers) {
+            (true, true) if self.disk_full => "up, disk full",
+            (true, true) if self.failed > 0 => "up, logs failed",
+            (true, true) if self.damaged > 0 => "up, logs damaged",
             (true, true) => "up",
             (true, false) => "up, silent to us",
             (false, true) => "fenced, answers us",
@@ -71,6 +84,8 @@ pub(crate) struct PartitionFact {
     pub(crate) waived: bool,
     /// Broker whose leadership is active, if there is one.
     pub(crate) leader: Option<u32>,
+    /// Whether that one takes no records for want of room.
+    pub(crate) full: bool,
     pub(crate) replicas: Vec<ReplicaFact>,
 }
 

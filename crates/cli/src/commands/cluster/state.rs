@@ -12,7 +12,7 @@ use holdfast_client::{ApiError, Client};
 use holdfast_core::metadata::{ClusterMap, Partition};
 use holdfast_core::{BrokerId, ErrorCode, PartitionId, TopicId};
 use holdfast_proto::convert::metadata::update_from_wire;
-use holdfast_proto::v1::{DescribeClusterResponse, PartitionState};
+use holdfast_proto::v1::{BrokerState, DescribeClusterResponse, DescribePartitionsResponse, PartitionState};
 use tokio::time::Instant;
 
 use super::facts::{BrokerFact, ClusterState, ControllerFact, PartitionFact, ReplicaFact};
@@ -42,10 +42,20 @@ pub(crate) async fn observe(global: &Global, client: &Client) -> Result<ClusterS
         .filter(|broker| broker.live && (judged_by_controllers || answering.contains(&broker.id)))
         .map(|broker| broker.id)
         .collect();
-    let known = describe(client, &up).await.map_err(|error| failed(&error))?;
+    let (known, standing) = describe(client, &up).await.map_err(|error| failed(&error))?;
     let partitions = map.partitions().map(|partition| partition_fact(&map, partition, &known, &up));
-    let partitions: Vec<PartitionFact> = partitions.collect();
-    let brokers = brokers(&map, &partitions, &up, &answering);
+    let mut partitions: Vec<PartitionFact> = partitions.collect();
+    let is_full = |leader: u32| standing.get(&leader).is_some_and(|broker| broker.disk_full);
+    for partition in &mut partitions {
+        partition.full = partition.leader.is_some_and(is_full);
+    }
+    let mut brokers = brokers(&map, &partitions, &up, &answering);
+    for fact in &mut brokers {
+        if let Some(said) = standing.get(&fact.id) {
+            (fact.disk_full, fact.failed) = (said.disk_full, said.failed_replicas);
+            (fact.damaged, fact.repaired_places) = (said.damaged_replicas, said.repaired_places);
+        }
+    }
     Ok(ClusterState {
         cluster: answer.cluster,
         seen_by: answer.broker_id,
@@ -95,6 +105,9 @@ fn controllers(answer: &DescribeClusterResponse) -> Vec<ControllerFact> {
 /// Active leaders and the replicas in sync, by partition.
 type Known = BTreeMap<PartitionId, Described>;
 
+/// What brokers say of themselves.
+type Standing = BTreeMap<u32, BrokerState>;
+
 #[derive(Debug)]
 struct Described {
     leader: u32,
@@ -104,14 +117,14 @@ struct Described {
 }
 
 /// Asks the leaders, and again while replicas that are up have not reached what was committed at first.
-async fn describe(client: &Client, up: &BTreeSet<BrokerId>) -> Result<Known, ApiError> {
+async fn describe(client: &Client, up: &BTreeSet<BrokerId>) -> Result<(Known, Standing), ApiError> {
     let deadline = Instant::now() + CATCH_UP_LIMIT;
     let mut known = Known::new();
     loop {
-        let states = client.describe_partitions(None).await?;
-        let settled = note(&mut known, &states, up);
+        let DescribePartitionsResponse { partitions, brokers } = client.describe_brokers(None).await?;
+        let settled = note(&mut known, &partitions, up);
         if settled || Instant::now() >= deadline {
-            return Ok(known);
+            return Ok((known, brokers.into_iter().map(|broker| (broker.broker_id, broker)).collect()));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -158,6 +171,7 @@ fn partition_fact(
         topic: topic.map_or_else(|| partition.id.topic.to_string(), |topic| topic.name.clone()),
         waived: topic.is_some_and(|topic| topic.spec.zone_waiver),
         leader: described.map(|described| described.leader).filter(|leader| up.contains(&BrokerId(*leader))),
+        full: false,
         replicas: replicas.collect(),
     }
 }
@@ -181,6 +195,10 @@ fn brokers(
                 leaders: 0,
                 replicas: 0,
                 in_sync: 0,
+                failed: 0,
+                damaged: 0,
+                repaired_places: 0,
+                disk_full: false,
             };
             (broker.id.0, fact)
         })

@@ -134,7 +134,7 @@ pub(crate) fn judge(state: &ClusterState) -> Judgement {
 
 /// Whether a partition takes records.
 fn works(partition: &PartitionFact) -> bool {
-    partition.leader.is_some() && holds_without(partition, None)
+    partition.leader.is_some() && !partition.full && holds_without(partition, None)
 }
 
 /// Whether a majority of the set is good without `zone`.
@@ -172,6 +172,23 @@ fn reasons(state: &ClusterState, unavailable: usize, under_replicated: usize) ->
     }
     for broker in state.brokers.iter().filter(|broker| !broker.up) {
         reasons.push(format!("broker {} in {} is {}", broker.id, broker.zone, broker.state()));
+    }
+    for broker in state.brokers.iter().filter(|broker| broker.disk_full) {
+        reasons.push(format!(
+            "the disk of broker {} in {} is nearly full: no records are taken there",
+            broker.id, broker.zone
+        ));
+    }
+    for broker in state.brokers.iter().filter(|broker| broker.failed > 0) {
+        let failed = count(broker.failed as usize, "replica");
+        reasons.push(format!("{failed} on broker {} in {} failed: look at its disk", broker.id, broker.zone));
+    }
+    for broker in state.brokers.iter().filter(|broker| broker.damaged > 0) {
+        let damaged = count(broker.damaged as usize, "replica");
+        reasons.push(format!(
+            "{damaged} on broker {} in {} damaged, and no other broker gave what is missing: see its log",
+            broker.id, broker.zone
+        ));
     }
     reasons.extend(controller_reasons(state));
     let zones = state.zones().iter().filter(|zone| zone.brokers > 0).count();

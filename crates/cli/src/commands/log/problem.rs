@@ -98,7 +98,9 @@ fn kind(damage: &Damage) -> &'static str {
         Damage::Batch(BatchError::Truncated { .. }) => "truncated",
         Damage::Batch(_) => "header",
         Damage::Gap { .. } => "gap",
+        Damage::LogStart => "log-start",
         Damage::Epoch { .. } => "epoch",
         Damage::Missing { .. } => "missing",
+        Damage::Unreadable { .. } => "unreadable",
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use holdfast_broker::inspect::{Expected, LogFolder};
 use holdfast_core::record_batch::{BatchHeader, Compression};
 use holdfast_core::{LeaderEpoch, Offset};
-use holdfast_log::inspect::{Checks, Step, walk};
+use holdfast_log::inspect::{Checks, Step, log_start, walk};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
@@ -58,13 +58,15 @@ struct Epochs {
 impl<'a> Stats<'a> {
     fn of(folder: &Folder, log: &'a LogFolder) -> Stats<'a> {
         let broker = &folder.broker;
+        // A walk says it where that cannot be read.
+        let start = log_start(&*broker.fs(), &log.path).unwrap_or_default();
         let mut stats = Stats {
             log,
             expected: broker.expected(log),
             segments: 0,
             bytes: 0,
-            start: None,
-            end: Offset::ZERO,
+            start: (start > Offset::ZERO).then_some(start),
+            end: start,
             records: 0,
             batches: 0,
             epochs: None,
@@ -80,6 +82,7 @@ impl<'a> Stats<'a> {
                     stats.segments += 1;
                     stats.bytes += len;
                 }
+                Step::Batch(batch) if batch.header.base_offset < start => {} // trimmed
                 Step::Batch(batch) if stats.problem.is_none() => stats.add(&batch.header),
                 Step::Damage(damage) if stats.problem.is_none() => {
                     stats.problem = Some(Problem::found(&damage, torn_from));

@@ -8,7 +8,7 @@ use holdfast_broker::inspect::{Expected, LogFolder};
 use holdfast_core::Offset;
 use holdfast_core::record_batch::{HEADER_LEN, RecordIter};
 use holdfast_log::LogError;
-use holdfast_log::inspect::{Checks, FoundBatch, Step, walk};
+use holdfast_log::inspect::{Checks, FoundBatch, Step, log_start, walk};
 use holdfast_proto::compression::decompress;
 use serde_json::json;
 
@@ -84,9 +84,12 @@ impl<W: Write> Verifier<'_, W> {
     fn log(&mut self, log: &LogFolder) -> io::Result<()> {
         let expected = self.folder.broker.expected(log);
         let torn_from = self.folder.broker.torn_from(log);
-        let mut end = Offset::ZERO;
         self.sums.logs += 1;
         let fs = self.folder.broker.fs();
+        let mut end = match log_start(&*fs, &log.path) {
+            Ok(start) => start,
+            Err(error) => return self.tell(log, &Problem::unreadable(log, Offset::ZERO, &error)),
+        };
         let walked = walk(&*fs, &log.path, Offset::ZERO, Checks::Checksums, &mut |step| match step {
             Step::Segment { len, .. } => {
                 self.sums.bytes += len;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_client::Client;
 use holdfast_core::ErrorCode;
 use holdfast_core::metadata::{Durability, Topic, TopicSpec};
+use holdfast_core::retention::Retention;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -76,6 +77,7 @@ fn spec(args: &TopicCreateArgs) -> TopicSpec {
             DurabilityArg::Memory => Durability::Memory,
         },
         zone_waiver: args.waive_zones,
+        retention: Retention { time_ms: args.retention.0, bytes: args.retention_bytes.0 },
     }
 }
 

@@ -7,7 +7,7 @@ use holdfast_core::{LeaderEpoch, ReplicaId};
 use holdfast_proto::v1::PartitionState;
 use serde_json::{Value, json};
 
-use super::{durability, facts, promise, unknown, zone_of};
+use super::{durability, facts, promise, retention, unknown, zone_of};
 use crate::args::{Format, Global};
 use crate::commands::connect::connect;
 use crate::commands::human::bytes;
@@ -53,6 +53,7 @@ impl View<'_> {
             topic.name, topic.id, topic.spec.partitions, topic.spec.replication
         ))?;
         print_line(&format!("durability {}: {}", durability(topic.spec.durability), promise(topic)))?;
+        print_line(&format!("retention {}", retention(topic.spec.retention)))?;
         let mut rows = table(&[
             "PARTITION",
             "LEADER",

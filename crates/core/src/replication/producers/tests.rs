@@ -134,4 +134,20 @@ proptest! {
             }
         }
     }
+
+    /// R44: the batches below the start of a log are gone. What is told of their producers and the batches behind give the
+    /// same table.
+    #[test]
+    fn a_trimmed_log_gives_the_same_table(steps in steps(), fraction: u8) {
+        let mut kept = Kept::default();
+        steps.iter().for_each(|step| kept.take(step));
+        let start = kept.boundary(Offset(kept.high_watermark.0 * u64::from(fraction) / 255));
+        let below = kept.table.below(start);
+        let mut table = ProducerTable::of_known(below.known());
+        prop_assert_eq!(&table, &below);
+        let behind = kept.log.iter().filter(|batch| batch.header().base_offset >= start);
+        behind.for_each(|batch| table.append(batch.header()));
+        table.settle(kept.high_watermark);
+        prop_assert_eq!(table, kept.table, "from {:?}", start);
+    }
 }

@@ -1,6 +1,7 @@
 //! A file's content: as it reads now, and as it would read after a crash.
 
 use std::io;
+use std::ops::Range;
 
 use super::Random;
 
@@ -19,6 +20,8 @@ pub(super) struct Inode {
     durable: Vec<u8>,
     /// What turns `durable` into `content`, unless a sync failed in between.
     unsynced: Vec<Change>,
+    /// What cannot be read before it is written anew.
+    unreadable: Vec<Range<usize>>,
     /// Whether a flush of the whole file system lost changes: the next one of this file says so, once.
     failed: bool,
 }
@@ -33,13 +36,28 @@ impl Inode {
             .ok()
             .and_then(|start| self.content.get(start..start.checked_add(buffer.len())?))
             .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (from, to) = (position as usize, position as usize + buffer.len());
+        if self.unreadable.iter().any(|bad| bad.start < to && from < bad.end) {
+            return Err(io::Error::other("a sector that cannot be read"));
+        }
         buffer.copy_from_slice(source);
         Ok(())
+    }
+
+    /// Takes bytes out of reach, until they are written anew.
+    pub(super) fn spoil(&mut self, bytes: Range<u64>) {
+        let end = usize::try_from(bytes.end).unwrap_or(usize::MAX);
+        self.unreadable.push(usize::try_from(bytes.start).unwrap_or(usize::MAX)..end);
     }
 
     pub(super) fn write(&mut self, bytes: Vec<u8>, position: u64) -> io::Result<()> {
         let position = usize::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge)?;
         write_to(&mut self.content, position, &bytes);
+        let end = position + bytes.len();
+        // What is left of a range on either side of what is written stays unreadable.
+        let bad = std::mem::take(&mut self.unreadable).into_iter();
+        let left = bad.flat_map(|bad| [bad.start..bad.end.min(position), bad.start.max(end)..bad.end]);
+        self.unreadable = left.filter(|bad| !bad.is_empty()).collect();
         self.unsynced.push(Change::Write { position, bytes });
         Ok(())
     }

@@ -40,12 +40,23 @@ impl Change {
                 tree.insert(path.clone(), node.clone());
             }
             Change::Rename { from, to, node } => {
-                tree.remove(from);
+                let inside: Vec<PathBuf> =
+                    tree.keys().filter(|name| name.starts_with(from)).cloned().collect();
+                for name in inside {
+                    if let (Some(node), Some(name)) = (tree.remove(&name), moved(&name, from, to)) {
+                        tree.insert(name, node);
+                    }
+                }
                 tree.insert(to.clone(), node.clone());
             }
             Change::Unlink { path } => tree.retain(|name, _| !name.starts_with(path)),
         }
     }
+}
+
+/// The name of what is in `from` once that is called `to`.
+fn moved(name: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+    name.strip_prefix(from).ok().filter(|rest| !rest.as_os_str().is_empty()).map(|rest| to.join(rest))
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +126,21 @@ impl Names {
                 self.change(Change::Rename { from: from.to_owned(), to: to.to_owned(), node });
                 Ok(())
             }
-            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            Some(Node::Dir) if self.exists(to) => Err(io::ErrorKind::AlreadyExists.into()),
+            Some(Node::Dir) => {
+                // Names in it that are not synced yet become durable by its new name.
+                for change in &mut self.unsynced {
+                    let (Change::Link { path, .. }
+                    | Change::Unlink { path }
+                    | Change::Rename { to: path, .. }) = change;
+                    if let Some(name) = moved(path, from, to) {
+                        *path = name;
+                    }
+                }
+                let (from, to) = (from.to_owned(), to.to_owned());
+                self.change(Change::Rename { from, to, node: Node::Dir });
+                Ok(())
+            }
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }

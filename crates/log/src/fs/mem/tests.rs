@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::fs::{atomic_write, create_dir_synced};
+use crate::fs::{atomic_write, create_dir_synced, is_full};
 
 fn open(fs: &MemFs, name: &str, mode: OpenMode) -> Arc<dyn File> {
     fs.open(Path::new(name), mode).unwrap()
@@ -91,4 +91,66 @@ fn atomic_write_survives_a_crash_at_every_operation() {
             return;
         }
     }
+}
+
+#[test]
+fn a_file_system_is_full_from_some_byte_on() {
+    let fs = MemFs::new();
+    let file = open(&fs, "/f", OpenMode::CreateNew);
+    file.write_all_at(&[b"abcdef"], 0).unwrap();
+    fs.set_capacity(Some(10));
+    let space = || fs.volume(Path::new("/")).unwrap().space().unwrap();
+    assert_eq!(space(), Space { total: 10, free: 4 });
+    let full = |done: io::Result<()>| is_full(&done.unwrap_err());
+    assert!(full(file.write_all_at(&[b"ghi", b"jkl"], 6)));
+    assert_eq!(content(&fs, "/f"), b"abcdefghij", "what fits arrives");
+    assert!(full(fs.open(Path::new("/g"), OpenMode::CreateNew).map(drop)));
+    assert!(full(fs.create_dir_all(Path::new("/d"))));
+    file.write_all_at(&[b"X"], 3).unwrap();
+    file.set_len(9).unwrap();
+    open(&fs, "/g", OpenMode::CreateNew).write_all_at(&[b"k"], 0).unwrap();
+    assert_eq!(space().free, 0);
+    fs.remove_file(Path::new("/f")).unwrap();
+    assert_eq!(space().free, 9);
+}
+
+#[test]
+fn a_spoiled_sector_cannot_be_read_before_it_is_written_anew() {
+    let fs = MemFs::new();
+    let file = open(&fs, "/f", OpenMode::CreateNew);
+    file.write_all_at(&[b"abcdefghij"], 0).unwrap();
+    fs.spoil(Path::new("/f"), 2..6).unwrap();
+    assert!(file.read_bytes(0, 3).is_err() && file.read_bytes(5, 2).is_err());
+    assert_eq!(
+        (&file.read_bytes(0, 2).unwrap()[..], &file.read_bytes(6, 4).unwrap()[..]),
+        (&b"ab"[..], &b"ghij"[..])
+    );
+    file.write_all_at(&[b"XY"], 3).unwrap();
+    assert_eq!(&file.read_bytes(3, 2).unwrap()[..], b"XY");
+    assert!(
+        file.read_bytes(2, 1).is_err() && file.read_bytes(5, 1).is_err(),
+        "what was not written is as it was"
+    );
+    file.write_all_at(&[b"cdef"], 2).unwrap();
+    assert_eq!(content(&fs, "/f"), b"abcdefghij");
+}
+
+#[test]
+fn a_folder_is_renamed_with_all_that_is_in_it() {
+    let fs = MemFs::new();
+    create_dir_synced(&fs, Path::new("/d/e")).unwrap();
+    let file = open(&fs, "/d/e/f", OpenMode::CreateNew);
+    file.write_all_at(&[b"abc"], 0).unwrap();
+    file.sync_data().unwrap();
+    fs.sync_dir(Path::new("/d/e")).unwrap();
+    open(&fs, "/d/e/unsynced", OpenMode::CreateNew);
+    fs.create_dir_all(Path::new("/d/taken")).unwrap();
+    assert!(fs.rename(Path::new("/d/e"), Path::new("/d/taken")).is_err());
+    fs.rename(Path::new("/d/e"), Path::new("/d/g")).unwrap();
+    assert_eq!(content(&fs, "/d/g/f"), b"abc");
+    assert!(fs.exists(Path::new("/d/g/unsynced")).unwrap() && !fs.exists(Path::new("/d/e/f")).unwrap());
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.crash();
+    assert_eq!(fs.list(Path::new("/d/g")).unwrap(), ["f"]);
+    assert_eq!(content(&fs, "/d/g/f"), b"abc");
 }

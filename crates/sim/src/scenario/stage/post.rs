@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Fetch,
     Data,
     Diverge,
+    Reset,
 }
 
 fn is_kind(message: &Message, kind: Kind) -> bool {
@@ -25,6 +26,7 @@ fn is_kind(message: &Message, kind: Kind) -> bool {
             | (Message::Fetch { .. }, Kind::Fetch)
             | (Message::Data { .. }, Kind::Data)
             | (Message::Diverge { .. }, Kind::Diverge)
+            | (Message::Reset { .. }, Kind::Reset)
     )
 }
 

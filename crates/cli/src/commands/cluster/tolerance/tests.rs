@@ -25,6 +25,10 @@ fn cluster(down: &[&str], partitions: usize) -> ClusterState {
         leaders: 0,
         replicas: 0,
         in_sync: 0,
+        failed: 0,
+        damaged: 0,
+        repaired_places: 0,
+        disk_full: false,
     });
     ClusterState {
         controllers: controllers.collect(),
@@ -42,7 +46,7 @@ fn partition(zones: &[&str], down: &[&str]) -> PartitionFact {
     });
     let replicas: Vec<ReplicaFact> = replicas.collect();
     let leader = replicas.iter().find(|replica| replica.good).map(|replica| replica.broker);
-    PartitionFact { topic: "orders".to_owned(), waived: false, leader, replicas }
+    PartitionFact { topic: "orders".to_owned(), waived: false, leader, full: false, replicas }
 }
 
 #[test]
@@ -131,4 +135,40 @@ fn two_zones_are_not_enough() {
     let mut state = cluster(&[], 0);
     state.brokers.pop();
     assert_eq!(judge(&state).sentence(), "tolerates no further loss");
+}
+
+/// Nothing is lost and nobody is down; and what is led there takes no records.
+#[test]
+fn a_full_disk_and_a_failed_log_are_named() {
+    let mut state = cluster(&[], 3);
+    state.brokers[1].disk_full = true;
+    state.brokers[2].failed = 2;
+    let judgement = judge(&state);
+    assert_eq!(judgement.health, Health::Degraded);
+    let expected = [
+        "the disk of broker 2 in b is nearly full: no records are taken there",
+        "2 replicas on broker 3 in c failed: look at its disk",
+    ];
+    assert_eq!(judgement.reasons, expected);
+    assert_eq!(
+        state.brokers.iter().map(BrokerFact::state).collect::<Vec<_>>(),
+        ["up", "up, disk full", "up, logs failed"]
+    );
+    state.partitions[0].full = true;
+    let judgement = judge(&state);
+    assert_eq!((judgement.health, judgement.unavailable), (Health::PartlyUnavailable, 1));
+}
+
+#[test]
+fn damage_that_nobody_mends_is_named_and_what_was_mended_is_not() {
+    let mut state = cluster(&[], 3);
+    state.brokers[0].repaired_places = 7;
+    state.brokers[1].damaged = 1;
+    let judgement = judge(&state);
+    assert_eq!(judgement.health, Health::Degraded);
+    let expected =
+        ["1 replica on broker 2 in b damaged, and no other broker gave what is missing: see its log"];
+    assert_eq!(judgement.reasons, expected);
+    let states: Vec<_> = state.brokers.iter().map(BrokerFact::state).collect();
+    assert_eq!(states, ["up", "up, logs damaged", "up"]);
 }

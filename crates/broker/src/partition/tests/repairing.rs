@@ -1,0 +1,497 @@
+//! What the disk lost comes from another broker: before it is served, before the log is opened, and while nobody asks.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_core::record_batch::BatchHeader;
+use holdfast_core::replication::Message;
+use holdfast_core::{DirId, ErrorCode};
+use holdfast_log::{File, OpenMode};
+use holdfast_proto::ApiError;
+use holdfast_proto::internal::v1::repair_service_server::{RepairService, RepairServiceServer};
+use holdfast_proto::internal::v1::{BatchesMissing, FetchBatchesRequest, FetchBatchesResponse};
+use holdfast_proto::transport::{Link, Listener, server};
+use holdfast_proto::v1::fetch_service_server::FetchService;
+use holdfast_proto::v1::list_offset_request::At;
+use holdfast_proto::v1::offset_service_server::OffsetService;
+use holdfast_proto::v1::{FetchRequest, ListOffsetRequest};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::peer::{ABSENT, PEER, Peer, fetch, map_of, position};
+use super::serving::fetch_request;
+use super::*;
+use crate::repair::{Outcome, scrub};
+use crate::service::{FetchApi, RepairApi};
+
+const NOBODY: &str = "127.0.0.1:1";
+/// Batches in the log of a test, each of one record, behind a marker.
+const BATCHES: u64 = 6;
+
+fn folder() -> PathBuf {
+    Path::new("/data/partitions").join(PARTITION.to_string())
+}
+
+fn segment() -> PathBuf {
+    folder().join("00000000000000000000.log")
+}
+
+fn open(fs: &MemFs, path: &Path) -> Arc<dyn File> {
+    fs.open(path, OpenMode::Existing).unwrap()
+}
+
+fn content(fs: &MemFs, path: &Path) -> Vec<u8> {
+    let file = open(fs, path);
+    file.read_bytes(0, file.len().unwrap() as usize).unwrap().to_vec()
+}
+
+/// First byte and end of the batch at that offset.
+fn place(fs: &MemFs, offset: u64) -> (u64, u64) {
+    let (bytes, mut at) = (content(fs, &segment()), 0);
+    loop {
+        let header = BatchHeader::decode(&bytes[at..]).unwrap();
+        let end = at + header.length as usize;
+        if header.base_offset == Offset(offset) {
+            return (at as u64, end as u64);
+        }
+        at = end;
+    }
+}
+
+/// Turns a bit in the records of the batch at that offset.
+fn flip(fs: &MemFs, offset: u64) {
+    let (_, end) = place(fs, offset);
+    let file = open(fs, &segment());
+    let byte = file.read_bytes(end - 3, 1).unwrap()[0];
+    file.write_all_at(&[&[byte ^ 0x10]], end - 3).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// The files of a broker that does not run.
+fn copy(fs: &MemFs) -> MemFs {
+    let copy = MemFs::new();
+    copy.create_dir_all(&folder()).unwrap();
+    let files = ["broker.json", "run.json", "replica-state"].map(|name| Path::new("/data").join(name));
+    let logs = fs.list(&folder()).unwrap().into_iter().map(|name| folder().join(name));
+    for path in files.into_iter().chain(logs) {
+        let file = copy.open(&path, OpenMode::CreateNew).unwrap();
+        file.write_all_at(&[&content(fs, &path)], 0).unwrap();
+        file.sync_data().unwrap();
+    }
+    for dir in [Path::new("/"), Path::new("/data"), Path::new("/data/partitions"), &folder()] {
+        copy.sync_dir(dir).unwrap();
+    }
+    copy
+}
+
+/// A broker that was stopped, with [`BATCHES`] batches of which all is known to be committed.
+async fn stopped() -> MemFs {
+    let fs = MemFs::new();
+    let node = Node::start(Arc::new(fs.clone()));
+    node.lead(1).await;
+    for number in 0..BATCHES {
+        answer(node.produce(&format!("value {number}, and so that it is not too short")).await)
+            .await
+            .unwrap();
+    }
+    timeout(LONG, node.close().await).await.unwrap().unwrap();
+    node.kill().await;
+    fs
+}
+
+/// Another broker that gives what it has. It listens as long as the test runs.
+async fn donor(node: &Node) -> String {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let service = RepairServiceServer::new(RepairApi { context: node.service(ClusterMap::default(), None) });
+    let incoming = listener.incoming(None).unwrap();
+    tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
+    endpoint
+}
+
+/// The map of three brokers, of which the second and the third listen there.
+fn among(second: &str, third: &str) -> ClusterMap {
+    let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
+    map_of([(me, NOBODY), (PEER, second), (ABSENT, third)])
+}
+
+impl Node {
+    /// What a consumer gets from that offset on.
+    async fn consumed(&self, offset: u64) -> Result<Vec<RecordBatch>, ApiError> {
+        let api = FetchApi { context: self.service(among(NOBODY, NOBODY), None) };
+        let request = FetchRequest { max_bytes: 1, ..fetch_request(offset) };
+        let fetched =
+            api.fetch(Request::new(request)).await.map_err(|status| ApiError::from_status(&status))?;
+        Ok(RecordBatch::split(fetched.into_inner().batches).unwrap())
+    }
+
+    async fn assert_serves(&self, whole: &[u8]) {
+        let all = RecordBatch::split(whole.to_vec().into()).unwrap();
+        for batch in &all {
+            let served = self.consumed(batch.header().base_offset.0).await.unwrap();
+            assert_eq!(served, std::slice::from_ref(batch));
+        }
+    }
+}
+
+/// Two brokers with the same log, of which the second gives what the first one lacks.
+async fn pair() -> (MemFs, Node, Node) {
+    let fs = stopped().await;
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    node.lead(2).await;
+    (fs, node, other)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_served_what_another_broker_still_holds() {
+    let (fs, node, other) = pair().await;
+    let whole = content(&fs, &segment());
+    for offset in [1, 3, 4, BATCHES] {
+        flip(&fs, offset);
+    }
+    assert_ne!(content(&fs, &segment()), whole);
+    node.assert_serves(&whole).await;
+    assert_eq!(content(&fs, &segment()), whole);
+    // A sector that the disk does not give is written anew.
+    let (first, end) = place(&fs, 2);
+    fs.spoil(&segment(), first + 10..end - 10).unwrap();
+    node.assert_serves(&whole).await;
+    assert_eq!(content(&fs, &segment()), whole);
+    let handle = node.partitions.get(PARTITION).unwrap();
+    assert!(!handle.status.borrow().failed && handle.status.borrow().active);
+    node.kill().await;
+    other.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_gives_is_not_served_and_the_rest_is() {
+    let fs = stopped().await;
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, NOBODY));
+    let handle = node.lead(2).await;
+    flip(&fs, 3);
+    let refused = node.consumed(3).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::StorageFailed);
+    assert!(refused.code.is_retriable() && refused.retry_after.is_some());
+    assert_eq!(node.consumed(4).await.unwrap()[0].header().base_offset, Offset(4));
+    assert!(!handle.status.borrow().failed);
+    assert_eq!((node.repairs.damaged(), node.repairs.count()), (1, 0));
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_disk_does_not_take_a_repair_leaves() {
+    let (fs, node, other) = pair().await;
+    let handle = node.partitions.get(PARTITION).unwrap();
+    flip(&fs, 3);
+    fs.inject(Fault { kind: Some(OperationKind::Write), after: 0, lasting: true });
+    assert_eq!(node.consumed(3).await.unwrap_err().code, ErrorCode::StorageFailed);
+    until(&handle, "it leaves", |status| status.failed).await;
+    node.kill().await;
+    other.kill().await;
+}
+
+/// A follower is sent what was repaired, and the leader stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_for_a_follower_is_repaired_first() {
+    let fs = stopped().await;
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let mut peer = Peer::start().await;
+    let map = among(&peer.endpoint, &donor(&other).await);
+    let node = Node::start_among(Arc::new(fs.clone()), map);
+    let handle = node.assign(node.together(2, node.me)).await;
+    let asks = |message: &Message| matches!(message, Message::Fence { .. }).then_some(());
+    peer.hears("the fence", asks).await;
+    node.receive(ABSENT, 2, Message::FenceOk { position: position(1, 0), voter: true }).await;
+    until(&handle, "it leads", |status| status.active).await;
+    flip(&fs, 3);
+    let told = async {
+        loop {
+            node.receive(PEER, 2, fetch(position(1, 3))).await;
+            let sent = |message: &Message| match message {
+                Message::Data { batches, .. } if !batches.is_empty() => Some(batches[0].clone()),
+                _ => None,
+            };
+            if let Ok(batch) = timeout(Duration::from_millis(500), peer.hears("data", sent)).await {
+                return batch;
+            }
+        }
+    };
+    let sent = timeout(LONG, told).await.expect("data in the end");
+    assert_eq!(sent.header().base_offset, Offset(3));
+    assert!(handle.status.borrow().active);
+    node.kill().await;
+    other.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_reads_is_found_and_repaired() {
+    let (fs, node, other) = pair().await;
+    let whole = content(&fs, &segment());
+    for offset in [1, 2, 5] {
+        flip(&fs, offset);
+    }
+    tokio::spawn(scrub(node.repairs.clone(), 20 << 20, node.fatal.clone()));
+    let repaired = async {
+        while content(&fs, &segment()) != whole {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, repaired).await.expect("everything is found");
+    node.kill().await;
+    other.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_opened_is_repaired_and_votes_on() {
+    let fs = stopped().await;
+    let whole = content(&fs, &segment());
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    for offset in [0, 2, 3, BATCHES] {
+        flip(&fs, offset);
+    }
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    let handle = node.lead(2).await;
+    assert!(content(&fs, &segment()).starts_with(&whole));
+    assert_eq!(handle.reader.log_end_offset(), Offset(BATCHES + 2), "with the markers of both terms");
+    assert_eq!(fs.list(Path::new("/data/partitions")).unwrap().len(), 1, "nothing is put aside");
+    node.kill().await;
+    assert!(!Node::start(Arc::new(fs)).stored_nonvoter);
+    other.kill().await;
+}
+
+/// What was behind the damage is torn as well: more may have been acknowledged than is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repaired_log_of_which_more_may_be_gone_does_not_vote() {
+    let fs = stopped().await;
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let (cut, _) = place(&fs, BATCHES - 1);
+    let file = open(&fs, &segment());
+    file.set_len(cut).unwrap();
+    file.sync_data().unwrap();
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    let handle = node.assign(node.together(2, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset(BATCHES + 1));
+    node.close().await.await.unwrap();
+    node.kill().await;
+    assert!(Node::start(Arc::new(fs)).stored_nonvoter);
+    other.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_put_aside_when_everybody_says_that_it_has_nothing() {
+    let fs = stopped().await;
+    let empty = Node::start(Arc::new(MemFs::new()));
+    let endpoint = donor(&empty).await;
+    flip(&fs, 3);
+    let node = Node::start_among(Arc::new(fs.clone()), among(&endpoint, &endpoint));
+    let handle = node.assign(node.together(2, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset::ZERO);
+    assert_eq!(fs.list(Path::new("/data/partitions")).unwrap().len(), 2);
+    node.close().await.await.unwrap();
+    node.kill().await;
+    assert!(Node::start(Arc::new(fs)).stored_nonvoter);
+}
+
+/// A broker that has not opened its log yet.
+struct Starting {
+    asked: watch::Sender<u32>,
+}
+
+#[tonic::async_trait]
+impl RepairService for Starting {
+    async fn fetch_batches(
+        &self,
+        _request: Request<FetchBatchesRequest>,
+    ) -> Result<Response<FetchBatchesResponse>, Status> {
+        self.asked.send_modify(|times| *times += 1);
+        let missing = BatchesMissing::NotOpen.into();
+        Ok(Response::new(FetchBatchesResponse { missing, ..FetchBatchesResponse::default() }))
+    }
+}
+
+/// As long as somebody may have what is missing the replica is down: it answers nobody, and asks for another leader. It is an
+/// operator who decides that nobody is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_waits_for_those_that_may_have_what_is_missing() {
+    let fs = stopped().await;
+    flip(&fs, 3);
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let starting = listener.local_addr().unwrap().to_string();
+    let (asked, mut times) = watch::channel(0);
+    let incoming = listener.incoming(None).unwrap();
+    let service = RepairServiceServer::new(Starting { asked });
+    tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
+    let node = Node::start_among(Arc::new(fs.clone()), among(&starting, NOBODY));
+    let assignment = node.together(2, node.me);
+    let assign =
+        |assignment| Command::Assign { partition: PARTITION, durability: Durability::Disk, assignment };
+    node.shard.send(assign(assignment.clone())).await.unwrap();
+    node.asks_for_a_successor().await;
+    timeout(LONG, times.wait_for(|times| *times > 2)).await.expect("it asks again").unwrap();
+    answer(node.produce("to nobody").await).await.unwrap_err();
+    assert_eq!(node.repairs.damaged(), 1);
+    assert!(node.partitions.get(PARTITION).is_none());
+    assert_eq!(fs.list(Path::new("/data/partitions")).unwrap().len(), 1);
+    let unclean = Assignment { term: Term(3), unclean_term: Some(Term(3)), ..assignment };
+    let handle = node.assign(unclean).await;
+    assert_eq!(node.repairs.damaged(), 0);
+    assert_eq!(handle.reader.log_end_offset(), Offset::ZERO);
+    assert_eq!(fs.list(Path::new("/data/partitions")).unwrap().len(), 2);
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_replica_that_moved_away_is_deleted_and_may_come_back_empty() {
+    let fs = stopped().await;
+    flip(&fs, 3);
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, NOBODY));
+    let assignment = node.together(2, node.me);
+    let command = Command::Assign { partition: PARTITION, durability: Durability::Disk, assignment };
+    node.shard.send(command).await.unwrap();
+    node.asks_for_a_successor().await;
+    node.shard.send(Command::DeleteReplica(PARTITION, Term(2))).await.unwrap();
+    let handle = node.assign(node.together(3, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset::ZERO);
+    node.close().await.await.unwrap();
+    node.kill().await;
+    assert!(!Node::start(Arc::new(fs)).stored_nonvoter, "it has forgotten nothing: it never held anything");
+}
+
+/// Neither can be opened, and each has what the other one lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_damaged_logs_mend_each_other() {
+    let fs = stopped().await;
+    let others = copy(&fs);
+    let whole = content(&fs, &segment());
+    for offset in [1, 2, 5] {
+        flip(&fs, offset);
+    }
+    for offset in [0, 3, 6] {
+        flip(&others, offset);
+    }
+    // Each has to know where the other listens before that one is there.
+    let listeners =
+        [Listener::bind("127.0.0.1:0").await.unwrap(), Listener::bind("127.0.0.1:0").await.unwrap()];
+    let endpoints = [0, 1].map(|number| listeners[number].local_addr().unwrap().to_string());
+    let nodes = [
+        Node::start_among(Arc::new(fs.clone()), among(&endpoints[1], NOBODY)),
+        Node::start_among(Arc::new(others.clone()), among(&endpoints[0], NOBODY)),
+    ];
+    for (node, listener) in nodes.iter().zip(listeners) {
+        let context = node.service(ClusterMap::default(), None);
+        let service = RepairServiceServer::new(RepairApi { context });
+        let incoming = listener.incoming(None).unwrap();
+        tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
+        let assignment = node.together(2, PEER);
+        let command = Command::Assign { partition: PARTITION, durability: Durability::Disk, assignment };
+        node.shard.send(command).await.unwrap();
+    }
+    for (node, fs) in nodes.iter().zip([&fs, &others]) {
+        let opened = async {
+            while node.partitions.get(PARTITION).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, opened).await.expect("it is mended");
+        assert_eq!(content(fs, &segment()), whole);
+    }
+    for node in nodes {
+        node.kill().await;
+    }
+}
+
+/// Nothing above the high watermark, nothing that is damaged, nothing of another cluster's.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_brokers_are_given_what_is_whole_and_committed() {
+    let fs = stopped().await;
+    let node = Node::start(Arc::new(fs.clone()));
+    let api = RepairApi { context: node.service(ClusterMap::default(), None) };
+    let asked = |from: u64| FetchBatchesRequest {
+        cluster: "test".to_owned(),
+        topic_id: PARTITION.topic.to_bytes().to_vec().into(),
+        from_offset: from,
+        max_bytes: 1,
+        ..FetchBatchesRequest::default()
+    };
+    let ask = async |request| api.fetch_batches(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(ask(asked(0)).await.missing(), BatchesMissing::NotOpen);
+    let handle = node.lead(2).await;
+    flip(&fs, 3);
+    for from in 0..BATCHES + 2 {
+        let given = ask(asked(from)).await;
+        if from == 3 {
+            assert_eq!(given.missing(), BatchesMissing::Damaged);
+            continue;
+        }
+        let batches = RecordBatch::split(given.batches).unwrap();
+        assert_eq!((batches.len(), batches[0].header().base_offset), (1, Offset(from)));
+    }
+    let end = handle.reader.log_end_offset().0;
+    assert_eq!(ask(asked(end)).await.missing(), BatchesMissing::NotCommitted);
+    assert_eq!(ask(asked(end + 7)).await.missing(), BatchesMissing::NotCommitted);
+    // Appended in the next term, and nobody else has it.
+    node.assign(node.together(3, node.me)).await;
+    node.receive(ABSENT, 3, Message::FenceOk { position: position(2, 0), voter: true }).await;
+    until(&handle, "it leads", |status| status.active && status.log_end_offset > Offset(end)).await;
+    assert_eq!(ask(asked(end)).await.missing(), BatchesMissing::NotCommitted);
+    let all = ask(FetchBatchesRequest { max_bytes: u32::MAX, to_offset: 3, ..asked(1) }).await;
+    assert_eq!(RecordBatch::split(all.batches).unwrap().len(), 2);
+    let elsewhere = FetchBatchesRequest { partition: 7, ..asked(0) };
+    assert_eq!(ask(elsewhere).await.missing(), BatchesMissing::NoReplica);
+    let foreign = FetchBatchesRequest { cluster: "other".to_owned(), ..asked(0) };
+    let refused = api.fetch_batches(Request::new(foreign)).await.unwrap_err();
+    assert_eq!(ApiError::from_status(&refused).code, ErrorCode::WrongCluster);
+    node.kill().await;
+}
+
+/// Many readers of one damaged place cost one repair.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_many_ask_for_is_repaired_once() {
+    let (fs, node, other) = pair().await;
+    flip(&fs, 3);
+    let deadline = Instant::now() + LONG;
+    let asking = (0..20).map(|_| node.repairs.repair(PARTITION, Offset(3), deadline));
+    let outcomes = futures::future::join_all(asking).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Whole), "{outcomes:?}");
+    assert_eq!(node.repairs.count(), 1);
+    node.kill().await;
+    other.kill().await;
+}
+
+/// A search by time looks at headers, and finds one that is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_by_time_is_answered_once_the_log_is_repaired() {
+    let (fs, node, other) = pair().await;
+    let whole = content(&fs, &segment());
+    let file = open(&fs, &segment());
+    file.write_all_at(&[&[whole[16] ^ 1]], 16).unwrap();
+    let api = FetchApi { context: node.service(among(NOBODY, NOBODY), None) };
+    let at = Some(At::TimestampMs(0));
+    let request = ListOffsetRequest { topic: "t".to_owned(), at, ..ListOffsetRequest::default() };
+    let found = api.list_offset(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(found.offset, 1, "behind the marker, which has no time");
+    assert_eq!(content(&fs, &segment()), whole);
+    node.kill().await;
+    other.kill().await;
+}
+
+/// A sector that cannot be read keeps a log from being opened no longer than others need to give what was in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_repaired_before_it_is_opened() {
+    let fs = stopped().await;
+    let whole = content(&fs, &segment());
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let (first, end) = place(&fs, 2);
+    fs.spoil(&segment(), first..end + 20).unwrap();
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    node.lead(2).await;
+    assert!(content(&fs, &segment()).starts_with(&whole));
+    node.kill().await;
+    assert!(!Node::start(Arc::new(fs)).stored_nonvoter);
+    other.kill().await;
+}
