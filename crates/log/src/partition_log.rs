@@ -18,7 +18,6 @@ mod noting;
 mod trimming;
 mod truncation;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +73,8 @@ impl PartitionLog {
         recovery: Recovery,
         derived: &mut dyn Derived,
     ) -> Result<(PartitionLog, Opened), LogError> {
-        create_folder(&*fs, dir).map_err(LogError::io("creating folder", dir))?;
+        // Durable before anything is noted of the replica: one that is noted and has no folder may have forgotten anything.
+        create_dir_synced(&*fs, dir).map_err(LogError::io("creating folder", dir))?;
         let found = recovery::scan(&*fs, dir, &config, recovery, derived)?;
         let noted = Noted::forgetting(&*fs, dir, found.end())?;
         found.cut(&*fs, dir)?;
@@ -327,13 +327,6 @@ impl Drop for PartitionLog {
         // Readers may outlive it, and another log may come in its place: nothing is repaired or removed any more.
         *self.shared.stand_still() = false;
     }
-}
-
-/// Its name is durable with the first flush of the log: before that there is nothing in it that anybody was told of, and
-/// thousands of logs are created at once.
-fn create_folder(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    create_dir_synced(fs, parent_of(dir))?;
-    if fs.exists(dir)? { Ok(()) } else { fs.create_dir_all(dir) }
 }
 
 fn create_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(Segment, Arc<dyn File>), LogError> {

@@ -146,6 +146,7 @@ impl Oracle {
         } else {
             let held = view.count(epochs.end());
             view.log.truncate(held);
+            view.start = start;
         }
         self.coverage.count(Sight::TornTail, found.torn_bytes > 0);
         self.coverage.count(Sight::NotedLog, found.resumed);

@@ -23,21 +23,13 @@ fn ticket_makes_durable_what_was_appended_before_it_was_taken() {
     assert_eq!(content(&log), all[..(log.log_end_offset().0 / 3) as usize]);
 }
 
-/// A broker creates thousands at once: the first flush makes them durable, of many at a time.
+/// What is noted of a replica stands for its folder, too.
 #[test]
-fn creating_a_log_waits_for_no_flush() {
+fn the_folder_of_a_new_log_is_durable() {
     let (fs, place) = in_memory();
-    crate::create_dir_synced(&fs, "/data".as_ref()).unwrap();
-    for kind in [OperationKind::SyncDir, OperationKind::SyncData] {
-        fs.inject(Fault { kind: Some(kind), after: 0, lasting: true });
-    }
-    let mut log = place.open();
-    fs.clear_faults();
-    log.append(&batches(0, 1, 1)).unwrap();
-    log.take_flush().unwrap().run().unwrap();
-    drop(log);
+    drop(place.open());
     fs.crash();
-    assert_eq!(content(&place.open()), batches(0, 1, 1));
+    assert!(fs.exists(&place.dir).unwrap());
 }
 
 #[test]
