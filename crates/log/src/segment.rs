@@ -49,7 +49,7 @@ impl Segment {
     pub(crate) fn has_room(&self, batch: &BatchHeader, segment_size: u64) -> bool {
         self.len == 0
             || (self.len + u64::from(batch.length) <= segment_size
-                && self.end - self.base + u64::from(batch.records) <= u64::from(u32::MAX))
+                && self.end - self.base + u64::from(batch.offsets()) <= u64::from(u32::MAX))
     }
 }
 

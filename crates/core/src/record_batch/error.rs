@@ -57,7 +57,7 @@ pub enum BatchError {
     /// The records cannot be read before they are decompressed.
     #[error("records are compressed with {0:?}")]
     Compressed(Compression),
-    /// A batch holds at least one record.
+    /// A batch holds at least one record; one that compaction has emptied has nothing behind its header.
     #[error("record batch without records")]
     Empty,
     /// A batch holds at most 2 GiB and 2^31 - 1 records.

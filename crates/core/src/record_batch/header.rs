@@ -79,7 +79,8 @@ pub struct BatchHeader {
     pub epoch: Option<LeaderEpoch>,
     /// Compression, timestamp type, transactional and control bits.
     pub attributes: u16,
-    /// Offset of the last record less the base offset: always `records - 1`, as offsets are dense.
+    /// Last offset that the batch takes less the base offset. Compaction takes records out of a batch and leaves it the
+    /// offsets: so it is `records - 1` as a producer writes it, and may be more in a log.
     pub last_offset_delta: u32,
     /// Timestamp of the first record in milliseconds since 1970; -1 for none.
     pub base_timestamp: i64,
@@ -87,7 +88,7 @@ pub struct BatchHeader {
     pub max_timestamp: i64,
     /// The producer, if it is an idempotent one.
     pub producer: Option<ProducerRef>,
-    /// How many records it holds, at least 1. Claimed, not counted, where they are compressed.
+    /// How many records it holds, at most one for each of its offsets. Claimed, not counted, where they are compressed.
     pub records: u32,
     /// CRC-32C of everything from byte 21 on.
     pub crc: u32,
@@ -120,13 +121,13 @@ impl BatchHeader {
     }
 
     fn check_consistency(&self) -> Result<(), BatchError> {
-        if self.records == 0 {
+        if self.records == 0 && self.length != HEADER_LEN as u32 {
             return Err(BatchError::Empty);
         }
-        if self.last_offset_delta != self.records - 1 {
+        if self.records > self.offsets() {
             return Err(field("last_offset_delta", self.last_offset_delta.into()));
         }
-        if self.base_offset.0 > i64::MAX as u64 - u64::from(self.records) {
+        if self.base_offset.0 > i64::MAX as u64 - u64::from(self.offsets()) {
             return Err(field("base_offset", self.base_offset.0 as i64));
         }
         if Compression::from_attributes(self.attributes).is_none() {
@@ -173,12 +174,23 @@ impl BatchHeader {
         head
     }
 
-    /// Offset behind the last record (exclusive end of the batch).
-    pub fn next_offset(&self) -> Offset {
-        self.base_offset + u64::from(self.records)
+    /// How many offsets it takes, at least 1.
+    pub fn offsets(&self) -> u32 {
+        // At most 2^31: the field is an i32 that is not negative.
+        self.last_offset_delta + 1
     }
 
-    /// Offset of the last record (inclusive).
+    /// Whether a record stands at each of its offsets, as producers write batches and compaction may not leave them.
+    pub fn is_dense(&self) -> bool {
+        self.records == self.offsets()
+    }
+
+    /// Offset behind the last one that it takes (exclusive end of the batch).
+    pub fn next_offset(&self) -> Offset {
+        self.base_offset + u64::from(self.offsets())
+    }
+
+    /// The last offset that it takes (inclusive).
     pub fn last_offset(&self) -> Offset {
         self.base_offset + u64::from(self.last_offset_delta)
     }

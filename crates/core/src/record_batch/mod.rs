@@ -9,6 +9,7 @@
 //! Invariant: a [`RecordBatch`] is whole, its header is consistent, and its checksum held when it was made.
 
 mod builder;
+mod compacted;
 mod error;
 mod header;
 mod record;
@@ -21,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 
 pub use builder::{RecordBatchBuilder, record_size_bound};
+pub use compacted::MAX_FILLER_OFFSETS;
 pub use error::BatchError;
 pub use header::{BatchHeader, Compression, HEADER_LEN, ProducerRef};
 pub use record::{Header, Record, RecordIter};
@@ -46,13 +48,22 @@ pub struct RecordBatch {
 
 impl RecordBatch {
     /// Takes exactly one batch from an untrusted sender: at most `max_len` bytes, consistent header, right
-    /// checksum and, where they are not compressed, records framed and numbered as the header says. How many they are is
-    /// only claimed where they are compressed, and bounded: each takes offsets of the log.
+    /// checksum, a record for each of its offsets and, where they are not compressed, records framed and numbered as the
+    /// header says. How many they are is only claimed where they are compressed, and bounded: each takes offsets of the log.
     pub fn check(bytes: Bytes, max_len: usize) -> Result<RecordBatch, BatchError> {
         if bytes.len() > max_len {
             return Err(BatchError::TooLarge { length: bytes.len(), limit: max_len });
         }
         let batch = RecordBatch::check_crc(bytes)?;
+        if batch.header.records == 0 {
+            return Err(BatchError::Empty);
+        }
+        if !batch.header.is_dense() {
+            return Err(BatchError::Field {
+                field: "last_offset_delta",
+                value: batch.header.last_offset_delta.into(),
+            });
+        }
         if batch.header.compression() == Compression::None {
             record::check_section(&batch.header, &batch.bytes[HEADER_LEN..])?;
         } else if batch.header.records > MAX_COMPRESSED_RECORDS {

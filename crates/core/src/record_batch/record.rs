@@ -33,18 +33,43 @@ pub struct Record {
 
 /// Where a record's parts are in its section.
 struct Frame {
+    offset_delta: u32,
     timestamp_delta: i64,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
 }
 
-/// Reads the record that starts at the cursor and must be number `index`. Every header goes to `on_header`.
+/// Which records may come next: how many came before, and which offset the last of them has left.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    index: u32,
+    /// Offset deltas begin here.
+    offset_delta: u32,
+}
+
+impl Expected {
+    /// Behind `frame`.
+    fn advance(&mut self, frame: &Frame) {
+        *self = Expected { index: self.index + 1, offset_delta: frame.offset_delta + 1 };
+    }
+
+    /// Whether that offset may be the next one of the batch. Offsets rise, and each has one record where the batch is
+    /// dense.
+    fn allows(&self, header: &BatchHeader, offset_delta: u32) -> bool {
+        let dense = !header.is_dense() || offset_delta == self.index;
+        dense && (self.offset_delta..=header.last_offset_delta).contains(&offset_delta)
+    }
+}
+
+/// Reads the record that starts at the cursor and may be one of `header`'s at that place. Every header of its own goes to
+/// `on_header`.
 fn read_frame(
     cursor: &mut Cursor<'_>,
-    index: u32,
+    header: &BatchHeader,
+    expected: Expected,
     mut on_header: impl FnMut(Range<usize>, Option<Range<usize>>),
 ) -> Result<Frame, BatchError> {
-    let bad = |reason| BatchError::Record { index, reason };
+    let bad = |reason| BatchError::Record { index: expected.index, reason };
     let length = cursor.varint().ok_or(bad("bad length"))?;
     let length = usize::try_from(length).map_err(|_| bad("negative length"))?;
     if length > cursor.remaining() {
@@ -54,9 +79,8 @@ fn read_frame(
     cursor.byte().ok_or(bad("no attributes"))?;
     let timestamp_delta = cursor.varlong().ok_or(bad("bad timestamp"))?;
     let offset_delta = cursor.varint().ok_or(bad("bad offset"))?;
-    if i64::from(offset_delta) != i64::from(index) {
-        return Err(bad("offset out of order"));
-    }
+    let in_order = u32::try_from(offset_delta).ok().filter(|delta| expected.allows(header, *delta));
+    let offset_delta = in_order.ok_or(bad("offset out of order"))?;
     let key = cursor.nullable().ok_or(bad("bad key"))?;
     let value = cursor.nullable().ok_or(bad("bad value"))?;
     let headers = cursor.varint().ok_or(bad("bad header count"))?;
@@ -72,7 +96,7 @@ fn read_frame(
     if cursor.position() != end {
         return Err(bad("length does not match its content"));
     }
-    Ok(Frame { timestamp_delta, key, value })
+    Ok(Frame { offset_delta, timestamp_delta, key, value })
 }
 
 /// The timestamp of record `index`.
@@ -92,9 +116,11 @@ fn timestamp_of(header: &BatchHeader, index: u32, delta: i64) -> Result<i64, Bat
 /// none after the last.
 pub(super) fn check_section(header: &BatchHeader, section: &[u8]) -> Result<(), BatchError> {
     let mut cursor = Cursor::new(section, 0);
+    let mut expected = Expected::default();
     for index in 0..header.records {
-        let frame = read_frame(&mut cursor, index, |_, _| {})?;
+        let frame = read_frame(&mut cursor, header, expected, |_, _| {})?;
         timestamp_of(header, index, frame.timestamp_delta)?;
+        expected.advance(&frame);
     }
     match cursor.remaining() {
         0 => Ok(()),
@@ -108,21 +134,26 @@ pub struct RecordIter {
     header: BatchHeader,
     section: Bytes,
     position: usize,
-    next: u32,
+    next: Expected,
     failed: bool,
 }
 
 impl RecordIter {
     /// Reads the records of the batch with that header from `section`, which the caller has decompressed.
     pub fn new(header: BatchHeader, section: Bytes) -> RecordIter {
-        RecordIter { header, section, position: 0, next: 0, failed: false }
+        RecordIter { header, section, position: 0, next: Expected::default(), failed: false }
+    }
+
+    /// Where the next record begins in the section.
+    pub(super) fn position(&self) -> usize {
+        self.position
     }
 
     fn read_next(&mut self) -> Result<Record, BatchError> {
-        let index = self.next;
+        let index = self.next.index;
         let mut cursor = Cursor::new(&self.section, self.position);
         let mut headers = Vec::new();
-        let frame = read_frame(&mut cursor, index, |key, value| {
+        let frame = read_frame(&mut cursor, &self.header, self.next, |key, value| {
             headers.push(Header {
                 key: self.section.slice(key),
                 value: value.map(|range| self.section.slice(range)),
@@ -134,9 +165,9 @@ impl RecordIter {
             return Err(BatchError::TrailingBytes { extra: self.section.len() - position });
         }
         self.position = position;
-        self.next += 1;
+        self.next.advance(&frame);
         Ok(Record {
-            offset_delta: index,
+            offset_delta: frame.offset_delta,
             timestamp,
             key: frame.key.map(|range| self.section.slice(range)),
             value: frame.value.map(|range| self.section.slice(range)),
@@ -149,7 +180,7 @@ impl Iterator for RecordIter {
     type Item = Result<Record, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.next >= self.header.records {
+        if self.failed || self.next.index >= self.header.records {
             return None;
         }
         let record = self.read_next();

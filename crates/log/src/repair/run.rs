@@ -24,7 +24,7 @@ impl Place {
     pub(super) fn behind(self, header: &BatchHeader) -> Place {
         Place {
             position: self.position + u64::from(header.length),
-            offset: self.offset + u64::from(header.records),
+            offset: self.offset + u64::from(header.offsets()),
         }
     }
 }
