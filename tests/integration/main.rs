@@ -6,6 +6,7 @@ mod bad_disk;
 mod bad_input;
 mod black_hole;
 mod broken_connections;
+mod compaction;
 mod control_plane;
 mod failover;
 mod ledger;

@@ -6,7 +6,7 @@ use holdfast_client::{
     WhenTrimmed,
 };
 use holdfast_core::Offset;
-use holdfast_core::metadata::{Durability, TopicSpec};
+use holdfast_core::metadata::{Durability, TopicChange, TopicSpec};
 use holdfast_core::retention::Retention;
 use holdfast_tests::{TestCluster, eventually};
 
@@ -79,11 +79,14 @@ async fn all_in_sync(client: &Client) {
     .await;
 }
 
-fn segments(cluster: &TestCluster, zone: usize) -> usize {
+/// Bytes of each segment of the zone's broker.
+fn segments(cluster: &TestCluster, zone: usize) -> Vec<u64> {
     let partitions = std::fs::read_dir(cluster.partitions_dir(zone)).unwrap();
     let of = |partition: std::fs::DirEntry| std::fs::read_dir(partition.path()).unwrap();
-    let files = partitions.flat_map(|partition| of(partition.unwrap()));
-    files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|it| it == "log")).count()
+    let files = partitions.flat_map(|partition| of(partition.unwrap())).map(Result::unwrap);
+    let segments = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+    // One that goes meanwhile has none.
+    segments.map(|file| file.metadata().map_or(0, |known| known.len())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +97,7 @@ async fn what_is_beyond_the_limit_goes_in_every_zone_and_the_rest_is_read_whole(
     let start = trimmed_above(&client, 1000).await;
     for zone in 0..3 {
         eventually("the files are gone", || async {
-            let left = segments(&cluster, zone);
+            let left = segments(&cluster, zone).len();
             if left <= 4 { Ok(()) } else { Err(format!("{left} segments in zone {zone}")) }
         })
         .await;
@@ -149,18 +152,40 @@ async fn retention_is_changed_while_the_topic_lives() {
     let producer = client.producer(TOPIC).build().await.unwrap();
     produce(&producer, 0..1500).await;
     assert_eq!(log_start(&client).await, Offset(0));
-    let little = Retention { time_ms: None, bytes: Some(1) };
-    let error = client.set_retention(TOPIC, little).await.unwrap_err();
+    let kept = |time_ms, bytes| {
+        let retention = Some(Retention { time_ms, bytes });
+        TopicChange { retention, ..TopicChange::default() }
+    };
+    let error = client.alter_topic(TOPIC, kept(None, Some(1))).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidRequest, "{error}");
     // What is too young for it today goes with a later look.
-    client.set_retention(TOPIC, Retention { time_ms: Some(1000), bytes: None }).await.unwrap();
+    client.alter_topic(TOPIC, kept(Some(1000), None)).await.unwrap();
     let spec = client.map().topic_named(TOPIC).unwrap().spec.clone();
     assert_eq!(spec.retention.time_ms, Some(1000));
     // Also what is in the segment that was written to last; what comes after it is taken as ever.
     trimmed_above(&client, 1499).await;
-    let all = Retention { time_ms: None, bytes: None };
-    client.set_retention(TOPIC, all).await.unwrap();
+    client.alter_topic(TOPIC, kept(None, None)).await.unwrap();
     produce(&producer, 1500..1600).await;
     let kept = read(&client).await;
     assert_eq!(kept.last(), Some(&1599));
+}
+
+/// Each replica seals its files at other moments: the followers learn that everything is trimmed while they would still append to
+/// the file that holds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_topic_that_nobody_writes_to_nothing_is_left_in_any_zone() {
+    let (cluster, client) = start().await;
+    let producer = client.producer(TOPIC).build().await.unwrap();
+    produce(&producer, 0..20).await;
+    let retention = Some(Retention { time_ms: Some(1000), bytes: None });
+    client.alter_topic(TOPIC, TopicChange { retention, ..TopicChange::default() }).await.unwrap();
+    for zone in 0..3 {
+        eventually("the last file is empty", || async {
+            match segments(&cluster, zone).iter().sum::<u64>() {
+                0 => Ok(()),
+                left => Err(format!("{left} bytes of segments in zone {zone}")),
+            }
+        })
+        .await;
+    }
 }

@@ -73,6 +73,17 @@ pub struct BrokerConfig {
     /// is damaged. 0: never. Default: 20MiB.
     #[serde(default = "defaults::scrub_rate")]
     pub scrub_rate: ByteSize,
+    /// Bytes a second that compaction reads and writes, over all partitions of topics that are compacted. 0: none is compacted
+    /// here. Default: 64MiB.
+    #[serde(default = "defaults::compaction_rate")]
+    pub compaction_rate: ByteSize,
+    /// Memory for the keys of the one partition that is compacted at a time, 32 bytes or so for each. With more keys than fit, a
+    /// partition is compacted in several passes. Default: 64MiB. Minimum: 1MiB. Maximum: 4GiB.
+    #[serde(default = "defaults::compaction_map")]
+    pub compaction_map: ByteSize,
+    /// Between two looks for a partition that is dirty enough to be compacted, where there was none. Default: 15s.
+    #[serde(default = "defaults::compaction_interval", with = "duration")]
+    pub compaction_interval: Duration,
     /// How partitions are kept on disk.
     #[serde(default)]
     pub log: LogConfig,
@@ -105,7 +116,8 @@ pub struct ReplicationConfig {
     /// Bytes queued for one other broker. What does not fit is dropped and sent again later. Default: 128MiB.
     pub peer_queue: ByteSize,
     /// A leader that heard from no majority for this long refuses records with NOT_ENOUGH_REPLICAS, and answers those
-    /// that wait for their commit with NOT_ENOUGH_REPLICAS_AFTER_APPEND. Default: 3s.
+    /// that wait for their commit with NOT_ENOUGH_REPLICAS_AFTER_APPEND. Where nothing happens leaders make themselves heard
+    /// three times in it, or twice in `follower_read_staleness` where that is more often. Default: 3s.
     #[serde(with = "duration")]
     pub quorum_timeout: Duration,
     /// A leader that does not get on for this long asks the controllers for another. Default: 5s.
@@ -127,6 +139,14 @@ impl Default for ReplicationConfig {
             stall_timeout: replica.stall_timeout,
             follower_read_staleness: Duration::from_secs(2),
         }
+    }
+}
+
+impl ReplicationConfig {
+    /// How often a leader makes itself heard of which nobody has anything to learn: one answer, or one round, may be late or
+    /// lost, and neither does the leader take itself for cut off, nor a follower what it reads for old.
+    pub(crate) fn calm_lead_interval(&self) -> Duration {
+        (self.quorum_timeout / 3).min(self.follower_read_staleness / 2)
     }
 }
 
@@ -166,6 +186,18 @@ mod defaults {
     pub(super) fn scrub_rate() -> ByteSize {
         ByteSize(20 << 20)
     }
+
+    pub(super) fn compaction_rate() -> ByteSize {
+        ByteSize(64 << 20)
+    }
+
+    pub(super) fn compaction_map() -> ByteSize {
+        ByteSize(64 << 20)
+    }
+
+    pub(super) fn compaction_interval() -> Duration {
+        Duration::from_secs(15)
+    }
 }
 
 impl BrokerConfig {
@@ -197,6 +229,9 @@ impl BrokerConfig {
             shards: 0,
             flush_threads: defaults::flush_threads(),
             scrub_rate: defaults::scrub_rate(),
+            compaction_rate: defaults::compaction_rate(),
+            compaction_map: defaults::compaction_map(),
+            compaction_interval: defaults::compaction_interval(),
             log: LogConfig::default(),
             replication: ReplicationConfig::default(),
         }
@@ -246,6 +281,15 @@ impl BrokerConfig {
             self.scrub_rate.0 == 0 || self.scrub_rate.0 >= 64 << 10,
             "scrub-rate is below 64KiB, and not 0",
         );
+        check(
+            self.compaction_rate.0 == 0 || self.compaction_rate.0 >= 64 << 10,
+            "compaction-rate is below 64KiB, and not 0",
+        );
+        check(
+            (1 << 20..=4 << 30).contains(&self.compaction_map.0),
+            "compaction-map is not within 1MiB to 4GiB",
+        );
+        check(self.compaction_interval >= Duration::from_millis(10), "compaction-interval is below 10ms");
         let replication = &self.replication;
         check(
             (1 << 20..=1 << 30).contains(&replication.inflight_limit.0),
@@ -269,5 +313,24 @@ impl BrokerConfig {
     pub(crate) fn shard_count(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         if self.shards == 0 { (cores / 2).max(1) } else { self.shards }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rounds of a calm leader fit into what makes a follower's reads old, three into what makes the leader refuse.
+    #[test]
+    fn a_calm_leader_is_heard_often_enough_for_both_timeouts() {
+        let of = |quorum_timeout, follower_read_staleness| {
+            let (quorum_timeout, follower_read_staleness) =
+                (Duration::from_millis(quorum_timeout), Duration::from_millis(follower_read_staleness));
+            ReplicationConfig { quorum_timeout, follower_read_staleness, ..ReplicationConfig::default() }
+                .calm_lead_interval()
+        };
+        assert_eq!(ReplicationConfig::default().calm_lead_interval(), Duration::from_secs(1));
+        assert_eq!(of(1500, 2000), Duration::from_millis(500));
+        assert_eq!(of(3000, 600), Duration::from_millis(300));
     }
 }

@@ -164,7 +164,8 @@ impl DataDir {
         cluster: &str,
         id: BrokerId,
     ) -> Result<DataDir, DataDirError> {
-        fs::create_dir_all(path).map_err(io_error("creating", path))?;
+        // A folder whose name is gone after a power cut has lost everything that was acknowledged.
+        create_dir_synced(&*files, path).map_err(io_error("creating", path))?;
         let lock = lock(path)?;
         let fs = Arc::new(CachedFs::of_process(files));
         DataDir::load(fs, path, cluster, id, boot_id(), Some(lock))
@@ -311,6 +312,12 @@ impl DataDir {
         }
     }
 
+    /// Makes durable which partitions have a folder.
+    pub(crate) fn sync_partitions(&self) -> Result<(), DataDirError> {
+        let parent = self.path.join(PARTITIONS);
+        self.fs.sync_dir(&parent).map_err(io_error("syncing", &parent))
+    }
+
     /// Puts a damaged partition aside, for a human to look at.
     pub(crate) fn quarantine_partition(&self, id: PartitionId) -> Result<PathBuf, DataDirError> {
         let path = self.partition(id);
@@ -318,8 +325,7 @@ impl DataDir {
             let aside = self.path.join(PARTITIONS).join(format!("{id}{QUARANTINE}{number}"));
             if !self.fs.exists(&aside).map_err(io_error("looking for", &aside))? {
                 self.fs.rename(&path, &aside).map_err(io_error("putting aside", &path))?;
-                let parent = self.path.join(PARTITIONS);
-                self.fs.sync_dir(&parent).map_err(io_error("syncing", &parent))?;
+                self.sync_partitions()?;
                 return Ok(aside);
             }
         }
@@ -492,6 +498,17 @@ mod tests {
         fs.remove_file(Path::new("/data/run.json")).unwrap();
         let used = DataDir::in_memory(fs, "boot").unwrap();
         assert!(!used.was_clean() && used.tail_lost());
+    }
+
+    #[test]
+    fn a_new_folder_keeps_its_name_in_a_power_cut() {
+        // The lock is a file of the operating system all the same.
+        let (folder, fs) = (tempfile::tempdir().unwrap(), holdfast_log::MemFs::new());
+        let open =
+            || DataDir::open(Arc::new(fs.clone()), folder.path(), "one", BrokerId(1)).unwrap().dir_id();
+        let dir = open();
+        fs.crash();
+        assert_eq!(open(), dir);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! destructor.
 
 mod clock;
+mod compaction;
 mod config;
 mod controllers;
 mod data_dir;
@@ -25,6 +26,7 @@ mod handover;
 mod heartbeat;
 pub mod inspect;
 mod metadata;
+mod pace;
 mod partition;
 mod peers;
 mod producer_ids;

@@ -17,8 +17,7 @@ use tokio::sync::watch;
 
 use crate::controllers::Controller;
 use crate::data_dir::{DataDir, crc32c};
-use crate::partition::{Command, Partitions, ShardSenders};
-use crate::state_store::StateStore;
+use crate::partition::{Command, ShardSenders};
 
 /// First byte of the saved map. The CRC-32C of what follows is behind it, big endian: the digest in a map does not cover
 /// what its objects hold, and by a register that names others a replica is deleted.
@@ -157,8 +156,6 @@ pub(crate) async fn assign(
     mut saved_index: watch::Receiver<u64>,
     shards: ShardSenders,
     dir: Arc<DataDir>,
-    partitions: Partitions,
-    states: StateStore,
 ) {
     let mut told: BTreeMap<PartitionId, u64> = BTreeMap::new();
     let mut moved: BTreeMap<PartitionId, Partition> = BTreeMap::new();
@@ -199,10 +196,10 @@ pub(crate) async fn assign(
                 return;
             }
         }
-        for topic in map.topics().filter(|topic| topic.deleted) {
-            if deleted.insert(topic.id) {
-                delete(topic.id, &shards, &dir, &partitions, &states).await;
-            }
+        let gone = map.topics().filter(|topic| topic.deleted).map(|topic| topic.id);
+        let gone: BTreeSet<TopicId> = gone.filter(|&id| deleted.insert(id)).collect();
+        if !gone.is_empty() && delete(&gone, &shards, &dir).await.is_err() {
+            return;
         }
         let changed = tokio::select! {
             changed = maps.changed() => changed,
@@ -234,32 +231,25 @@ async fn tell_retention(
 /// The shards are.
 struct Gone;
 
-/// Data goes only on an explicit mark in the map, never because something is missing from it.
-async fn delete(
-    topic: TopicId,
-    shards: &ShardSenders,
-    dir: &Arc<DataDir>,
-    partitions: &Partitions,
-    states: &StateStore,
-) {
-    for shard in shards.all() {
-        // An error says that the broker is ending.
-        let _ = shard.send(Command::DeleteTopic(topic)).await;
-    }
-    // What the shards never opened: the topic was deleted while this broker was away.
-    let (dir, partitions, states) = (Arc::clone(dir), partitions.clone(), states.clone());
-    let deleted = tokio::task::spawn_blocking(move || -> Result<(), crate::DataDirError> {
-        for partition in dir.partitions()? {
-            if partition.topic == topic && partitions.get(partition).is_none() {
-                dir.delete_partition(partition)?;
-                states.remove(partition);
-            }
-        }
-        Ok(())
+/// Data goes only on an explicit mark in the map, never because something is missing from it. An error says that the broker is
+/// ending.
+async fn delete(topics: &BTreeSet<TopicId>, shards: &ShardSenders, dir: &Arc<DataDir>) -> Result<(), Gone> {
+    let listed = Arc::clone(dir);
+    let folders = tokio::task::spawn_blocking(move || listed.partitions()).await.map_err(|_| Gone)?;
+    let folders = folders.unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, "what is left of deleted topics is looked for when the broker starts again");
+        Vec::new()
     });
-    if let Ok(Err(error)) = deleted.await {
-        tracing::error!(%topic, error = &error as &dyn std::error::Error, "deleting a topic's folders failed");
+    for &topic in topics {
+        for (number, shard) in shards.all().enumerate() {
+            // Also what the shards never opened: the topic was deleted while this broker was away.
+            let its = |id: &PartitionId| id.topic == topic && shards.number_of(*id) == number;
+            let folders = folders.iter().copied().filter(its).collect();
+            shard.send(Command::DeleteTopic { topic, folders }).await.map_err(|_| Gone)?;
+        }
     }
+    Ok(())
 }
 
 /// The map that the last run saved, an empty one where none was; otherwise why it cannot be used.
@@ -293,12 +283,12 @@ fn decode(bytes: &[u8]) -> Result<ClusterMap, String> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::compaction::Compaction;
     use holdfast_core::metadata::{BrokerRegistration, Command as MetadataCommand, Metadata, TopicSpec};
     use holdfast_core::{BrokerId, DirId, Incarnation, Term, ZoneId};
     use holdfast_log::MemFs;
 
     use super::*;
-    use crate::fatal::Fatal;
     use crate::partition::shard_queue;
 
     fn registration(id: u32, zone: &str) -> MetadataCommand {
@@ -328,13 +318,17 @@ mod tests {
         }
     }
 
-    /// What brokers and controllers of before retention wrote is read, and what has none is written so.
+    /// What brokers and controllers of before retention and compaction wrote is read, and what has none is written so.
     #[test]
     fn a_topic_that_keeps_everything_is_encoded_as_before() {
         let before = TopicSpec { partitions: 5, replication: 3, zone_waiver: true, ..TopicSpec::default() };
         assert_eq!(postcard::to_stdvec(&before).unwrap(), [5, 3, 0, 1]);
         let retention = Retention { time_ms: Some(1000), bytes: None };
-        for spec in [before.clone(), TopicSpec { retention, ..before }] {
+        let compacted = TopicSpec { compaction: Some(Compaction::default()), ..before };
+        let both = TopicSpec { retention, zone_waiver: false, ..compacted };
+        let retained = TopicSpec { retention, ..before };
+        assert_eq!(postcard::to_stdvec(&retained).unwrap(), [5, 3, 0, 2, 1, 1, 0xe8, 7, 0]);
+        for spec in [before, retained, compacted, both] {
             let encoded = postcard::to_stdvec(&spec).unwrap();
             assert_eq!(postcard::from_bytes::<TopicSpec>(&encoded).unwrap(), spec);
         }
@@ -360,13 +354,11 @@ mod tests {
         };
 
         let dir = Arc::new(DataDir::in_memory(Arc::new(MemFs::new()), "boot 1").unwrap());
-        let opened = StateStore::open(&dir, &Fatal::new()).unwrap();
         let (shard, mut told) = shard_queue();
         let (_maps, maps) = watch::channel(Arc::clone(&map));
         let (saved, saved_index) = watch::channel(index - 1);
         let shards = ShardSenders::new(vec![shard]);
-        let partitions = Partitions::default();
-        let task = tokio::spawn(assign(me, maps, saved_index, shards, dir, partitions, opened.store.clone()));
+        let task = tokio::spawn(assign(me, maps, saved_index, shards, dir));
         let first = told.recv().await;
         assert!(matches!(&first, Some(Command::Assign { partition, .. }) if partition == here), "{first:?}");
         tokio::task::yield_now().await;
@@ -377,7 +369,5 @@ mod tests {
             matches!(&next, Some(Command::DeleteReplica(partition, Term(1))) if partition == elsewhere);
         assert!(deletes, "{next:?}");
         task.abort();
-        opened.store.close();
-        opened.thread.join().unwrap();
     }
 }

@@ -29,6 +29,7 @@ use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
 use crate::clock::Clock;
+use crate::compaction::{CompactionStats, CompactorContext, compact};
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::data_dir::{DataDir, DataDirError};
@@ -46,7 +47,7 @@ use crate::producer_ids::ProducerIds;
 use crate::repair::{RepairContext, Repairs, scrub};
 use crate::reports::Reports;
 use crate::service::{
-    Channels, ClusterApi, FetchApi, PEER_ROOM, PartitionApi, ProduceApi, REPAIR_ROOM, RepairApi,
+    Channels, ClusterApi, FetchApi, KEYS_ROOM, PEER_ROOM, PartitionApi, ProduceApi, REPAIR_ROOM, RepairApi,
     ReplicationApi, Room, ServiceContext, TopicApi, hold_until_sent,
 };
 use crate::state_store::{StateStore, StateStoreError};
@@ -111,6 +112,8 @@ pub struct Broker {
     killed: CancellationToken,
     servers: Vec<tokio::task::JoinHandle<()>>,
     handover: Handover,
+    /// None where nothing is compacted here, and once its end is waited for.
+    compactor: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Broker {
@@ -174,6 +177,7 @@ impl Broker {
             reports: Reports::default(),
             partitions,
             repairs,
+            compaction_stats: CompactionStats::default(),
             data: data.clone(),
             producer_ids: Arc::new(ProducerIds::load(Arc::clone(&dir), controllers.clone())),
             cluster,
@@ -187,7 +191,7 @@ impl Broker {
             controllers,
         };
         match parts.launch(queues, opened.stored, listeners).await {
-            Ok(Launched { serving, servers, health, handover }) => {
+            Ok(Launched { serving, servers, health, handover, compactor }) => {
                 let state_writer = Some(opened.thread);
                 let Parts { shards, flusher, states, dir, killed, fatal, .. } = parts;
                 Ok(Broker {
@@ -202,6 +206,7 @@ impl Broker {
                     killed,
                     servers,
                     handover,
+                    compactor,
                 })
             }
             Err(error) => {
@@ -240,6 +245,10 @@ impl Broker {
 
     /// Flushes everything, and notes that the run ended in order where that went well.
     async fn end_writing(&mut self) {
+        if let Some(compactor) = self.compactor.take() {
+            // An error says that it has ended as well.
+            let _ = compactor.await;
+        }
         let flushed = self.shards.close().await;
         self.states.close();
         self.flusher.close();
@@ -261,6 +270,7 @@ struct Launched {
     servers: Vec<tokio::task::JoinHandle<()>>,
     health: HealthReporter,
     handover: Handover,
+    compactor: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Everything that the parts of a broker share.
@@ -281,6 +291,7 @@ struct Parts {
     reports: Reports,
     partitions: Partitions,
     repairs: Repairs,
+    compaction_stats: CompactionStats,
     producer_ids: Arc<ProducerIds>,
     data: Handle,
     killed: CancellationToken,
@@ -302,7 +313,9 @@ impl Parts {
         let (servers, health) = self.start_servers(listeners, &serving, &context).await?;
         let (draining, says_draining) = watch::channel(false);
         self.start_control(&says_draining);
-        Ok(Launched { serving, servers, health, handover: Handover::new(self.me, context, draining) })
+        let compactor = self.start_compactor(&serving);
+        let handover = Handover::new(self.me, context, draining);
+        Ok(Launched { serving, servers, health, handover, compactor })
     }
 
     /// Threads of our own end with either runtime, without a word, as they would with the process.
@@ -406,9 +419,27 @@ impl Parts {
             saved_index,
             self.shards.clone(),
             Arc::clone(&self.dir),
-            self.partitions.clone(),
-            self.states.clone(),
         ));
+    }
+
+    /// Ends with `serving`, before the logs are closed.
+    fn start_compactor(&self, serving: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
+        let config = &self.config;
+        let context = CompactorContext {
+            dir: Arc::clone(&self.dir),
+            map: self.map.subscribe(),
+            partitions: self.partitions.clone(),
+            shards: self.shards.clone(),
+            repairs: self.repairs.clone(),
+            space: self.space.clone(),
+            stats: self.compaction_stats.clone(),
+            fatal: self.fatal.clone(),
+            ending: serving.clone(),
+            rate: config.compaction_rate.0,
+            map_bytes: usize::try_from(config.compaction_map.0).unwrap_or(usize::MAX),
+            interval: config.compaction_interval,
+        };
+        (config.compaction_rate.0 > 0).then(|| self.data.spawn(compact(context)))
     }
 
     fn service_context(&self, serving: &CancellationToken) -> Arc<ServiceContext> {
@@ -429,10 +460,12 @@ impl Parts {
                     .unwrap_or(usize::MAX)
                     .min(Semaphore::MAX_PERMITS),
             )),
+            keys_room: Room::new(KEYS_ROOM),
             fetch_room: Room::new(self.config.max_inflight_fetch.0),
             peer_room: Arc::new(Semaphore::new(PEER_ROOM)),
             repair_room: Room::new(REPAIR_ROOM),
             repairs: self.repairs.clone(),
+            compaction_stats: self.compaction_stats.clone(),
             channels: Channels::default(),
             producer_ids: Arc::clone(&self.producer_ids),
             ending: serving.clone(),
@@ -512,6 +545,7 @@ fn replica_config(config: &BrokerConfig) -> ReplicaConfig {
     ReplicaConfig {
         flush_interval: replication.flush_interval,
         inflight_limit: usize::try_from(replication.inflight_limit.0).unwrap_or(usize::MAX),
+        calm_lead_interval: replication.calm_lead_interval(),
         quorum_timeout: replication.quorum_timeout,
         stall_timeout: replication.stall_timeout,
         ..ReplicaConfig::default()

@@ -105,6 +105,21 @@ impl Observer {
         })
     }
 
+    /// Waits until the map holds a live broker of every zone. A broker answers before the controllers have registered it, and
+    /// until they have, a topic cannot be placed: that is no outage, and no client tries again because of it.
+    pub(crate) async fn await_brokers(&self, limit: Duration) -> Result<(), ChaosError> {
+        let mut maps = self.client.watch_map();
+        let complete = async {
+            let found = maps.wait_for(|map| homeless(map).is_empty()).await;
+            found.is_ok()
+        };
+        if matches!(timeout(limit, complete).await, Ok(true)) {
+            return Ok(());
+        }
+        let seen = format!("none in {}", homeless(&self.client.map()).join(", "));
+        Err(ChaosError::Late { what: "a live broker in every zone".to_owned(), limit, seen })
+    }
+
     /// Waits until every partition is led, every replica in sync, every broker alive and the controllers complete.
     pub(crate) async fn await_redundant(&self, limit: Duration) -> Result<(), ChaosError> {
         let deadline = Instant::now() + limit;
@@ -152,6 +167,13 @@ fn is_whole(state: &PartitionState, first: &mut BTreeMap<u32, u64>) -> bool {
     let committed = *first.entry(state.partition).or_insert(state.high_watermark);
     let holds = state.replicas.iter().filter(|replica| replica.acknowledged_offset >= committed);
     holds.count() == Zone::ALL.len()
+}
+
+/// The zones of which no broker is registered and alive.
+fn homeless(map: &ClusterMap) -> Vec<&'static str> {
+    let lives_in =
+        |zone: &Zone| map.brokers().any(|broker| broker.live && broker.zone.as_str() == zone.name());
+    Zone::ALL.iter().filter(|zone| !lives_in(zone)).map(|zone| zone.name()).collect()
 }
 
 fn appointments(map: &ClusterMap, topic: &str) -> Appointments {

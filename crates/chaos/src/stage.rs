@@ -55,12 +55,13 @@ impl<'a> Stage<'a> {
         let mut cluster = Cluster::new(&setting)?;
         cluster.start(network, Which::ALL).await?;
         let client = connect(&network.bootstrap(), None).await?;
+        let observer = Observer::new(client.clone(), TOPIC);
+        observer.await_brokers(HEAL_LIMIT).await?;
         let spec = TopicSpec { partitions: PARTITIONS, ..TopicSpec::default() };
         let created = client.create_topic(TOPIC, spec).await;
         created.map_err(|error| ChaosError::client("creating the topic", &error))?;
         let history = History::create(&folder.join(HISTORY), TOPIC, PARTITIONS)?;
         let load = Arc::new(Load::new(TOPIC, PARTITIONS, history));
-        let observer = Observer::new(client.clone(), TOPIC);
         observer.await_redundant(HEAL_LIMIT).await?;
         let mut stage = Stage {
             cluster,

@@ -163,7 +163,7 @@ pub enum TopicCommand {
         /// The topic.
         name: String,
     },
-    /// Change how much of a topic is kept.
+    /// Change how much of a topic is kept, and whether it is compacted.
     Alter(TopicAlterArgs),
     /// Delete a topic and its records.
     Delete {
@@ -198,6 +198,17 @@ pub struct TopicCreateArgs {
     /// Where a partition is larger than this, its oldest segments go: `10GiB`, or `unlimited`.
     #[arg(long, value_name = "SIZE", default_value = "unlimited", value_parser = kept_bytes)]
     pub retention_bytes: Kept,
+    /// Of all records with the same key only the last one stays; records without a key are refused. Goes with a retention,
+    /// too: each takes what is its own.
+    #[arg(long)]
+    pub compact: bool,
+    /// How long it can still be read that a key is gone (a record without a value), after what lies before it was compacted.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration, requires = "compact")]
+    pub tombstone_delay: Duration,
+    /// A partition is compacted when so many percent of its bytes are new since the last time. Less: fewer old records, and
+    /// more work for the disk.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = percent(), requires = "compact")]
+    pub min_dirty_percent: u8,
     /// Succeed if a topic of that name exists already.
     #[arg(long)]
     pub if_not_exists: bool,
@@ -215,6 +226,23 @@ pub struct TopicAlterArgs {
     /// Where a partition is larger than this, its oldest segments go: `10GiB`, or `unlimited`.
     #[arg(long, value_name = "SIZE", value_parser = kept_bytes, group = "settings")]
     pub retention_bytes: Option<Kept>,
+    /// Of all records with the same key only the last one stays from now on; records without a key are refused. Those that
+    /// are there stay.
+    #[arg(long, group = "settings")]
+    pub compact: bool,
+    /// All records stay from now on, whatever their keys. What is gone stays gone.
+    #[arg(long, group = "settings", conflicts_with_all = ["compact", "tombstone_delay", "min_dirty_percent"])]
+    pub no_compact: bool,
+    /// How long it can still be read that a key is gone (a record without a value), after what lies before it was compacted.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, group = "settings")]
+    pub tombstone_delay: Option<Duration>,
+    /// A partition is compacted when so many percent of its bytes are new since the last time.
+    #[arg(long, value_name = "PERCENT", value_parser = percent(), group = "settings")]
+    pub min_dirty_percent: Option<u8>,
+}
+
+fn percent() -> impl clap::builder::TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(1..=100)
 }
 
 /// A limit to what is kept, in milliseconds or bytes; none where it is unlimited.
@@ -347,6 +375,13 @@ pub struct ProduceArgs {
     /// Lines are KEY, this separator, VALUE. Without it records have no key.
     #[arg(long, value_name = "TEXT")]
     pub key_separator: Option<String>,
+    /// A VALUE that is this text makes a record without a value: in a compacted topic it says that its key is gone.
+    #[arg(long, value_name = "TEXT", requires = "key_separator")]
+    pub tombstone: Option<String>,
+    /// Lines are JSON objects as `consume --format json` prints them, with key, value, headers and timestamp, of which only
+    /// the value has to be there; null for a record without one. Where they were read is not looked at.
+    #[arg(long, conflicts_with_all = ["key_separator", "tombstone"])]
+    pub json: bool,
     /// Send everything to this partition instead of choosing by key.
     #[arg(long, short = 'p')]
     pub partition: Option<u32>,
@@ -370,7 +405,7 @@ pub struct ProduceArgs {
 /// Flags of `consume`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Offsets: start, end, 42, -10 (ten before the end), @2026-11-21T08:00:00Z or @-1h (by time)."
+    after_help = "Offsets: start, end, 42, -10 (ten offsets before the end), @2026-11-21T08:00:00Z or @-1h (by time)."
 )]
 pub struct ConsumeArgs {
     /// The topic.
@@ -393,6 +428,9 @@ pub struct ConsumeArgs {
     /// Print the key and this separator before every value.
     #[arg(long, value_name = "TEXT")]
     pub key_separator: Option<String>,
+    /// Print this text for records without a value. Default: nothing, as for an empty value.
+    #[arg(long, value_name = "TEXT")]
+    pub tombstone: Option<String>,
 }
 
 /// `cluster`.
@@ -472,6 +510,9 @@ pub struct BenchProduceArgs {
     /// Bytes of a record's value.
     #[arg(long, default_value_t = 1024, value_name = "BYTES")]
     pub record: usize,
+    /// Give every record one of so many keys, at random: for topics that are compacted. Default: no keys.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: Option<u64>,
     /// How long to send.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub duration: Duration,
@@ -614,6 +655,12 @@ mod tests {
             "holdfast topic ls",
             "holdfast topic describe orders",
             "holdfast topic delete orders --yes",
+            "holdfast topic create prices --compact --tombstone-delay 1h --min-dirty-percent 20 --retention 7days",
+            "holdfast topic alter prices --no-compact --retention 24h",
+            "holdfast topic alter prices --tombstone-delay 0s",
+            "holdfast produce orders --key-separator : --tombstone -",
+            "holdfast produce orders --json",
+            "holdfast consume orders --key-separator : --tombstone -",
             "holdfast produce orders --file lines --key-separator : -z zstd --delivery-timeout 30s --print-offsets",
             "holdfast consume orders -o @-1h",
             "holdfast partition move orders 0 --to 1,5,3 --wait",
@@ -624,7 +671,7 @@ mod tests {
             "holdfast cluster events --limit 5 --format json",
             "holdfast zone status",
             "holdfast zone status zone-b",
-            "holdfast bench produce orders --clients 2 --record 100 --duration 5s --rate 1000 --buffer 1000000",
+            "holdfast bench produce orders --clients 2 --record 100 --keys 1000 --duration 5s --rate 1000 --buffer 1000000",
             "holdfast verify history.jsonl --format json",
             "holdfast log stats /data",
             "holdfast log verify /data --format json",
@@ -635,6 +682,16 @@ mod tests {
         }
         assert!(parse("holdfast topic describe").is_err());
         assert!(parse("holdfast partition recover orders 0 --yes").is_err(), "--unclean is said by name");
+        for line in [
+            "holdfast topic create prices --tombstone-delay 1h",
+            "holdfast topic create prices --compact --min-dirty-percent 0",
+            "holdfast topic alter prices --compact --no-compact",
+            "holdfast topic alter prices --no-compact --tombstone-delay 1h",
+            "holdfast produce orders --tombstone -",
+            "holdfast produce orders --json --key-separator :",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
         assert!(parse("holdfast version --tls-certificate c.pem").is_err());
     }
 }

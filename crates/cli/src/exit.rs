@@ -102,6 +102,9 @@ fn advice(code: ErrorCode) -> (u8, &'static str) {
         | ErrorCode::OutOfOrderSequence
         | ErrorCode::UnknownProducer
         | ErrorCode::FencedProducer => (DATA, "correct what was given and try again"),
+        ErrorCode::InvalidRecord => {
+            (DATA, "the topic is compacted: give every record a key, for example with `--key-separator`")
+        }
         ErrorCode::OffsetOutOfRange => {
             (DATA, "use `--offset start` or `--offset end`, or an offset in between")
         }

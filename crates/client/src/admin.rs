@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use holdfast_core::metadata::{ClusterMap, TopicSpec};
+use holdfast_core::metadata::{ClusterMap, TopicChange, TopicSpec};
 use holdfast_core::record_batch::ProducerRef;
-use holdfast_core::retention::Retention;
 use holdfast_core::{ErrorCode, Offset, PartitionId, ProducerId, TopicId};
-use holdfast_proto::convert::metadata::{durability_to_wire, retention_to_wire};
+use holdfast_proto::convert::metadata::{
+    compaction_to_wire, durability_to_wire, retention_to_wire, topic_change_to_wire,
+};
 use holdfast_proto::{ApiError, v1};
 use tokio::time::timeout;
 use tonic::Request;
@@ -39,6 +40,7 @@ impl Client {
             durability: durability_to_wire(spec.durability).into(),
             zone_waiver: spec.zone_waiver,
             retention: Some(retention_to_wire(spec.retention)),
+            compaction: spec.compaction.map(compaction_to_wire),
             // The same in every attempt: one of which no answer came may have created it.
             topic_id: TopicId(rand::random()).to_bytes().to_vec().into(),
         };
@@ -54,16 +56,15 @@ impl Client {
         Ok(id)
     }
 
-    /// Changes how much of a topic is kept, and waits until this client's map says so. What is kept no longer goes within
-    /// seconds.
+    /// Changes how much of a topic is kept, and how it is compacted, and waits until this client's map says so. What is kept
+    /// no longer goes within seconds; what compaction removes, when it is the partition's turn.
     ///
     /// # Errors
-    /// As the broker gives them. An indefinite one means that it may be changed.
-    pub async fn set_retention(&self, name: &str, retention: Retention) -> Result<(), ApiError> {
+    /// As the broker gives them: then nothing is changed. An indefinite one means that it may be.
+    pub async fn alter_topic(&self, name: &str, change: TopicChange) -> Result<(), ApiError> {
         let known = self.map().topic_named(name).map(|topic| topic.id);
         let topic_id = known.map_or_else(Vec::new, |id| id.to_bytes().to_vec()).into();
-        let retention_asked = Some(retention_to_wire(retention));
-        let request = v1::AlterTopicRequest { name: name.to_owned(), topic_id, retention: retention_asked };
+        let request = v1::AlterTopicRequest { topic_id, ..topic_change_to_wire(name, change) };
         let called = self
             .call(None, |node, limit| {
                 let request = timed(request.clone(), limit);
@@ -72,8 +73,8 @@ impl Client {
             .await;
         called.result?;
         if let Some(id) = known {
-            self.wait_for_map(|map| map.topic(id).is_none_or(|topic| topic.spec.retention == retention))
-                .await;
+            let changed = |spec: &TopicSpec| change.applied_to(spec) == *spec;
+            self.wait_for_map(|map| map.topic(id).is_none_or(|topic| changed(&topic.spec))).await;
         }
         Ok(())
     }

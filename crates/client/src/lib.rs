@@ -5,7 +5,7 @@
 //!    │        routing ──► one channel per broker, opened when first used
 //!    ├─ admin             topics, state, offsets: a deadline and retries over brokers
 //!    ├─ Producer          records ─► one open batch per partition ─► AppendStream to the leader, resent in order
-//!    └─ Consumer          one fetch loop per partition ─► decoded batches, offsets dense
+//!    └─ Consumer          one fetch loop per partition ─► decoded batches, no offset skipped
 //! ```
 //!
 //! Everything runs as tasks on the caller's tokio runtime and ends when the last handle is dropped. `retry` alone

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use holdfast_core::metadata::{
     Broker, ClusterMap, MapError, Object, Partition, Register, Topic, TopicSpec, Update,
 };
-use holdfast_core::record_batch::{ProducerRef, RecordBatch};
+use holdfast_core::record_batch::{BatchError, ProducerRef, Record, RecordBatch};
 use holdfast_core::{
     BrokerId, DirId, ErrorCode, Incarnation, LeaderEpoch, Offset, PartitionId, ReplicaId, Term, TopicId,
     ZoneId,
@@ -236,6 +236,28 @@ impl MockCluster {
         log.batches.push(stamped);
         drop(state);
         self.shared.appended.send_modify(|count| *count += 1);
+    }
+
+    /// Leaves only these of a partition's records, as compaction does: batches with none left become fillers, neighbours one.
+    pub(crate) fn compact(&self, partition: u32, kept: impl Fn(u64) -> bool) {
+        let mut state = lock(&self.shared.state);
+        let log = state.logs.entry(partition).or_default();
+        let mut left: Vec<RecordBatch> = Vec::new();
+        for batch in &log.batches {
+            let header = *batch.header();
+            let wanted = |record: &Record| kept(header.base_offset.0 + u64::from(record.offset_delta));
+            let rest =
+                batch.retaining(&batch.section(), wanted, |section| Ok::<_, BatchError>(section.to_vec()));
+            let rest = rest.unwrap();
+            if rest.header().records > 0 {
+                left.push(rest);
+                continue;
+            }
+            let before = left.pop_if(|last| last.header().is_filler());
+            let first = before.map_or(header.base_offset, |filler| filler.header().base_offset);
+            left.push(RecordBatch::filler(first, header.next_offset(), LeaderEpoch::ZERO).unwrap());
+        }
+        log.batches = left;
     }
 
     pub(crate) fn log(&self, partition: u32) -> Vec<RecordBatch> {

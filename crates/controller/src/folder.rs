@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holdfast_core::ControllerId;
-use holdfast_log::{Fs, atomic_write, create_dir_synced};
+use holdfast_log::{Fs, OpenMode, atomic_write, create_dir_synced};
 use serde::{Deserialize, Serialize};
 
 use crate::raft::JOURNAL;
@@ -15,6 +16,8 @@ const IDENTITY: &str = "controller.json";
 const BROKERS_IDENTITY: &str = "broker.json";
 const LOCK: &str = "lock";
 const FORMAT: u32 = 1;
+/// Bytes of `controller.json` that are read at most.
+const MAX_IDENTITY: usize = 64 << 10;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why a data folder cannot be used. Nothing in it was changed.
@@ -130,9 +133,9 @@ pub(crate) fn check_identity(
             false => Ok(()),
         };
     }
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let text = read(fs, &path).map_err(failed)?;
     let bad = |problem: String| FolderError::BadIdentity { path: path.clone(), problem };
-    let identity: Identity = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let identity: Identity = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
     if identity.format != FORMAT {
         return Err(bad(format!("format {} is not {FORMAT}", identity.format)));
     }
@@ -147,6 +150,12 @@ pub(crate) fn check_identity(
     }
     let journal = dir.join(JOURNAL);
     if fs.exists(&journal).map_err(failed)? { Ok(()) } else { Err(FolderError::LogMissing { path: journal }) }
+}
+
+fn read(fs: &dyn Fs, path: &Path) -> io::Result<Bytes> {
+    let file = fs.open(path, OpenMode::ReadOnly)?;
+    let length = file.len()?;
+    file.read_bytes(0, usize::try_from(length).unwrap_or(usize::MAX).min(MAX_IDENTITY))
 }
 
 /// Writes down whose the folder is, once there is a log in it.

@@ -4,28 +4,25 @@
 //! Volatile, and kept by every controller like the heartbeats that bring them; only the leader acts. Time is an
 //! argument.
 
+mod stuck;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use holdfast_core::metadata::{Appointment, ClusterMap, LeaderReport, LeaderState, Register};
 use holdfast_core::{BrokerId, PartitionId, ReplicaId, Term};
 
-/// Pause after the first appointment of a partition; doubles each time.
-const BACKOFF_FIRST: Duration = Duration::from_secs(2);
-const BACKOFF_LAST: Duration = Duration::from_secs(30);
-/// A partition that stayed calm for this long begins with the first pause again.
-const CALM: Duration = Duration::from_secs(60);
+use stuck::{Course, Successors};
+
 /// A report is acted on for this long.
 const REPORT_LIFE: Duration = Duration::from_secs(10);
-/// Appointments in one entry at most.
-const APPOINT_AT_ONCE: usize = 10_000;
 
 /// What leaders have reported of terms that still stand.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     stalled: BTreeMap<PartitionId, (Term, Instant)>,
     complete: BTreeMap<PartitionId, (Term, Instant)>,
-    backoff: BTreeMap<PartitionId, Backoff>,
+    successors: Successors,
     standing: BTreeMap<PartitionId, LeaderStanding>,
 }
 
@@ -35,12 +32,6 @@ struct LeaderStanding {
     term: Term,
     writable: bool,
     in_sync: Vec<ReplicaId>,
-}
-
-#[derive(Debug)]
-struct Backoff {
-    appointed: Instant,
-    pause: Duration,
 }
 
 impl Reports {
@@ -115,17 +106,13 @@ impl Reports {
         map: &ClusterMap,
     ) -> (Vec<Appointment>, Vec<(PartitionId, Term)>) {
         self.forget(now, map);
-        let mut appointments = Vec::new();
-        for (&partition, &(term, _)) in &self.stalled {
-            let Some(register) = map.partition(partition).map(|known| &known.register) else { continue };
-            let Some(leader) = successor(map, register) else { continue };
-            if appointments.len() < APPOINT_AT_ONCE && self.backoff_is_over(now, partition) {
-                appointments.push(Appointment { partition, expected_term: term, leader });
-            }
-        }
-        for appointment in &appointments {
-            self.appointed(now, appointment.partition);
-        }
+        let (stalled, standing) = (&self.stalled, &self.standing);
+        self.successors.review(now, |id, term| course(map, stalled, standing, id, term));
+        let wanted = stalled.iter().filter_map(|(&partition, &(expected_term, _))| {
+            let register = &map.partition(partition)?.register;
+            Some(Appointment { partition, expected_term, leader: successor(map, register)? })
+        });
+        let appointments = self.successors.choose(now, wanted.collect());
         let complete = self.complete.iter().map(|(&partition, &(term, _))| (partition, term)).collect();
         (appointments, complete)
     }
@@ -139,21 +126,24 @@ impl Reports {
         self.complete.retain(stands);
         self.complete
             .retain(|id, _| map.partition(*id).is_some_and(|partition| partition.register.prev.is_some()));
-        self.backoff.retain(|_, backoff| now.saturating_duration_since(backoff.appointed) < CALM);
     }
+}
 
-    fn backoff_is_over(&self, now: Instant, partition: PartitionId) -> bool {
-        self.backoff
-            .get(&partition)
-            .is_none_or(|backoff| now.saturating_duration_since(backoff.appointed) >= backoff.pause)
-    }
-
-    fn appointed(&mut self, now: Instant, partition: PartitionId) {
-        let pause = match self.backoff.get(&partition) {
-            Some(backoff) => (backoff.pause * 2).min(BACKOFF_LAST),
-            None => BACKOFF_FIRST,
-        };
-        self.backoff.insert(partition, Backoff { appointed: now, pause });
+/// How the leader gets on that was appointed in place of one that was stuck.
+fn course(
+    map: &ClusterMap,
+    stalled: &BTreeMap<PartitionId, (Term, Instant)>,
+    standing: &BTreeMap<PartitionId, LeaderStanding>,
+    id: PartitionId,
+    term: Term,
+) -> Course {
+    let leads = standing.get(&id).is_some_and(|standing| standing.term >= term && standing.writable);
+    match map.partition(id).map(|known| known.register.term) {
+        _ if leads => Course::Leads,
+        Some(known) if known < term => Course::Proposed,
+        Some(known) if known == term && stalled.contains_key(&id) => Course::Stuck,
+        Some(known) if known == term => Course::OnItsWay,
+        _ => Course::Over,
     }
 }
 

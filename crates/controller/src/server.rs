@@ -78,9 +78,24 @@ impl Controller {
         tls: Option<Tls>,
         listener: Listener,
     ) -> Result<Controller, ControllerError> {
+        Controller::start_on(Arc::new(RealFs), cluster, config, tls, listener).await
+    }
+
+    /// The same with vote, log and snapshots on files that behave differently from the system's: for tests of what a bad
+    /// disk does.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(
+        fs: Arc<dyn Fs>,
+        cluster: String,
+        config: ControllerConfig,
+        tls: Option<Tls>,
+        listener: Listener,
+    ) -> Result<Controller, ControllerError> {
         config.validate()?;
         let address = listener.local_addr().map_err(ControllerError::Listen)?;
-        let (stores, ledger) = open(cluster.clone(), config.clone()).await?;
+        let (stores, ledger) = open(fs, cluster.clone(), config.clone()).await?;
         let quorum = Quorum::start(&cluster, &config, tls.clone(), stores).await?;
         let cancel = CancellationToken::new();
         let shared = Shared::new(cluster, &config, quorum, &ledger, cancel.clone());
@@ -140,9 +155,13 @@ impl Controller {
 }
 
 /// Opens all files, off the runtime's workers.
-async fn open(cluster: String, config: ControllerConfig) -> Result<(Stores, LedgerTask), ControllerError> {
+async fn open(
+    fs: Arc<dyn Fs>,
+    cluster: String,
+    config: ControllerConfig,
+) -> Result<(Stores, LedgerTask), ControllerError> {
     let opening = tokio::task::spawn_blocking(move || {
-        let (fs, dir): (Arc<dyn Fs>, _) = (Arc::new(RealFs), config.data_dir.as_path());
+        let dir = config.data_dir.as_path();
         let lock = Arc::new(FolderLock::take(&*fs, dir, LOCK_PATIENCE)?);
         check_identity(&*fs, dir, &cluster, config.id)?;
         let mut stores = Stores::open(Arc::clone(&fs), dir, Arc::clone(&lock) as _)?;

@@ -1,5 +1,6 @@
 //! Three controllers over real gRPC and real files.
 
+mod full;
 #[allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod support;
 

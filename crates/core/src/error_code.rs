@@ -32,6 +32,8 @@ pub enum ErrorCode {
     CorruptBatch,
     /// A record batch above the limit.
     BatchTooLarge,
+    /// A record that its topic does not take: one without a key, in a topic that is compacted.
+    InvalidRecord,
     /// A sequence number that does not follow the producer's last one.
     OutOfOrderSequence,
     /// The producer's first sequence number here is not 0 and nothing is known of it.
@@ -62,7 +64,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and tests.
-    pub const ALL: [ErrorCode; 26] = [
+    pub const ALL: [ErrorCode; 27] = [
         ErrorCode::InvalidRequest,
         ErrorCode::UnknownTopic,
         ErrorCode::UnknownPartition,
@@ -76,6 +78,7 @@ impl ErrorCode {
         ErrorCode::OffsetOutOfRange,
         ErrorCode::CorruptBatch,
         ErrorCode::BatchTooLarge,
+        ErrorCode::InvalidRecord,
         ErrorCode::OutOfOrderSequence,
         ErrorCode::UnknownProducer,
         ErrorCode::FencedProducer,
@@ -107,6 +110,7 @@ impl ErrorCode {
             ErrorCode::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
             ErrorCode::CorruptBatch => "CORRUPT_BATCH",
             ErrorCode::BatchTooLarge => "BATCH_TOO_LARGE",
+            ErrorCode::InvalidRecord => "INVALID_RECORD",
             ErrorCode::OutOfOrderSequence => "OUT_OF_ORDER_SEQUENCE",
             ErrorCode::UnknownProducer => "UNKNOWN_PRODUCER",
             ErrorCode::FencedProducer => "FENCED_PRODUCER",

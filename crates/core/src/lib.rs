@@ -7,6 +7,7 @@
 //! record_batch   the unit of append and checksum, as it stands on disk and on every wire
 //! replication    one partition's replica: promise, recovery, append, commit
 //! retention      what of a partition is kept no longer
+//! compaction     how topics with keys are compacted, and whose turn it is
 //! metadata       topics, brokers, partition registers: what the controller quorum agrees on
 //! error_code     the stable codes that clients branch on
 //! mutants        rules left out on purpose; only with the feature of that name
@@ -15,6 +16,7 @@
 //! Invariant: nothing in this crate reads a clock, draws a random number or iterates in an order that differs
 //! between two runs (see `clippy.toml` beside this crate).
 
+pub mod compaction;
 pub mod epoch;
 pub mod error_code;
 pub mod ids;

@@ -214,6 +214,8 @@ mod planting {
             KeepCutSequences,
             /// The table of producers is empty after a start.
             ForgetSequences,
+            /// Whose a batch was goes with its last record.
+            ForgetCompactedProducers,
         "R39":
             /// A known sequence number is appended again.
             AppendDuplicates,
@@ -235,6 +237,21 @@ mod planting {
             ForgetTrimmedProducers,
             /// That a log began anew does not reach the disk.
             ResetWithoutSync,
+        "R45":
+            /// Tombstones go that not all have cleaned behind.
+            DropTombstonesAlone,
+            /// Tombstones go before the older records of their keys.
+            DropUncleaned,
+            /// Others are not told that tombstones are gone.
+            ForgetGone,
+            /// A copy is gone on with from a log that lacks tombstones of older records in it.
+            TakeAnyCopy,
+            /// What was said to be gone in one log holds for a copy of another one, too.
+            KeepBound,
+            /// A pass takes what is not committed for later records.
+            CompactAboveWatermark,
+            /// A log is cut below what was cleaned, and what is left of it stays.
+            CutCleaned,
         "R46":
             /// A new replica promises nothing.
             CreateWithoutPromise,

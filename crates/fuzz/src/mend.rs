@@ -61,7 +61,7 @@ pub(crate) fn map(bytes: &mut [u8]) {
     }
 }
 
-/// A log's checkpoint: its checksum counts from byte 16.
+/// A log's checkpoint, or the note of its compaction: their checksums count from byte 16.
 pub(crate) fn checkpoint(bytes: &mut [u8]) {
     if bytes.len() >= 16 {
         let crc = crc32c(&bytes[16..]);

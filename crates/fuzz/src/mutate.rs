@@ -34,7 +34,7 @@ impl Shape {
             "replica-state" => Shape::Journal,
             "snapshot" => Shape::Snapshot,
             "metadata-map" => Shape::Map,
-            _ if name.starts_with("checkpoint") => Shape::Checkpoint,
+            _ if name.starts_with("checkpoint") || name == "compaction" => Shape::Checkpoint,
             _ if name.ends_with(".journal") => Shape::Journal,
             _ if name.ends_with(".log") || name.ends_with(".batch") => Shape::Batches,
             _ if name.ends_with(".index") => Shape::Index,

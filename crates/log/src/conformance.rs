@@ -2,6 +2,7 @@
 
 mod append_and_read;
 mod checkpoints;
+mod compacting;
 mod crash;
 mod flushing;
 mod full;
@@ -141,10 +142,27 @@ impl Place {
         names.iter().map(read).collect()
     }
 
+    /// Changes one byte of a file.
+    fn change(&self, path: &Path, at: usize, change: impl Fn(u8) -> u8) {
+        let file = self.fs.open(path, crate::OpenMode::Existing).unwrap();
+        let byte = file.read_bytes(at as u64, 1).unwrap()[0];
+        file.write_all_at(&[&[change(byte)]], at as u64).unwrap();
+    }
+
     fn overwrite(&self, path: &Path, content: &[u8]) {
         let file = self.fs.open(path, crate::OpenMode::Truncate).unwrap();
         file.write_all_at(&[content], 0).unwrap();
     }
+}
+
+/// Everything below is known to be flushed.
+fn recovery(flushed_end: u64, clean: bool) -> Recovery {
+    Recovery { trusted_end: Offset(flushed_end), flushed_end: Offset(flushed_end), clean }
+}
+
+/// Power fails: an arbitrary part of what was not flushed is left, with seed 0 nothing.
+fn crash(fs: &MemFs, seed: u64) {
+    if seed == 0 { fs.crash() } else { fs.crash_keeping(seed) }
 }
 
 fn epoch(term: u32) -> LeaderEpoch {

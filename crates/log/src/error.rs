@@ -122,6 +122,9 @@ pub enum Damage {
     /// The note of where the log starts cannot be made out.
     #[error("the note of where the log starts is damaged")]
     LogStart,
+    /// The note of what was compacted cannot be made out.
+    #[error("the note of what was compacted is damaged")]
+    Compaction,
     /// The log ends below the offset up to which it is known to have been flushed or acknowledged.
     #[error("the log ends here, but was trusted up to offset {trusted_end}")]
     Missing {

@@ -49,6 +49,11 @@ impl Dirty {
         self.files.get(&(base, part)).cloned()
     }
 
+    /// It is flushed already, or gone.
+    pub(crate) fn forget_file(&mut self, base: Offset, part: Part) {
+        self.files.remove(&(base, part));
+    }
+
     pub(crate) fn mark_dir(&mut self, dir: PathBuf) {
         self.dirs.insert(dir);
     }

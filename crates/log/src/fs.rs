@@ -4,6 +4,8 @@
 //! nothing before.
 
 pub mod cached;
+#[cfg(test)]
+pub(crate) mod hooked;
 pub mod mem;
 pub mod real;
 

@@ -6,8 +6,12 @@
 //! Invariants: entries ascend in offset and in position, their times do not descend; two neighbours are at least an
 //! interval apart, and every batch starts less than an interval behind an entry (or is one).
 
-use crate::index_file::{self, BLOCK_ENTRIES, BLOCK_LEN};
+use std::io;
+
 use holdfast_core::Offset;
+
+use crate::File;
+use crate::index_file::{self, BLOCK_ENTRIES, BLOCK_LEN};
 
 /// Where one batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,15 @@ impl ActiveIndex {
         let entries =
             self.tail.get(..self.tail.len().min(BLOCK_ENTRIES)).filter(|some| some.len() >= least)?;
         Some(index_file::encode_block(base, self.written, entries))
+    }
+
+    /// Moves full blocks of the segment at `base`, or all there is, to its file.
+    pub(crate) fn write_blocks(&mut self, file: &dyn File, base: Offset, all: bool) -> io::Result<()> {
+        while let Some(block) = self.next_block(base, all) {
+            file.write_all_at(&[&block], index_file::position(self.written.blocks))?;
+            self.block_written(&block);
+        }
+        Ok(())
     }
 
     /// The block is in the file.

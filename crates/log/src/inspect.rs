@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use holdfast_core::record_batch::{BatchError, BatchHeader, HEADER_LEN};
+use holdfast_core::replication::Compacted;
 use holdfast_core::{LeaderEpoch, Offset};
 
+use crate::compaction::State;
 use crate::error::Damage;
 use crate::window::Window;
-use crate::{File, Fs, LogError, OpenMode, log_start, recovery, segment};
+use crate::{File, Fs, LogError, OpenMode, compaction, log_start, recovery, segment};
 
 /// Bytes read at once where only headers are looked at: small batches come many at a time, large ones are stepped over.
 const HEADERS_AHEAD: usize = 64 << 10;
@@ -98,6 +100,15 @@ pub fn log_start(fs: &dyn Fs, dir: &Path) -> Result<Offset, LogError> {
     }
 }
 
+/// How far the log in `dir` was compacted, as it is noted there.
+///
+/// # Errors
+/// [`LogError::Io`], and [`LogError::Corrupt`] where the note cannot be made out.
+pub fn compacted(fs: &dyn Fs, dir: &Path) -> Result<Compacted, LogError> {
+    let State { cleaned_end, tombstones_gone_below, .. } = compaction::read(fs, dir)?;
+    Ok(Compacted { cleaned_end, tombstones_gone_below })
+}
+
 /// Walks the log in `dir` from the segment that may hold `from` on, which is 0 for all of it. Damage does not end the
 /// walk; `visit` may. A folder that is not there holds nothing.
 ///
@@ -125,10 +136,10 @@ pub fn walk<E: From<LogError>>(
         Err(error) => return Err(error.into()),
     };
     bases.drain(..recovery::below_start(&bases, start));
-    if let Some(damage) = unknown
-        && visit(Step::Damage(damage))?.is_break()
-    {
-        return Ok(());
+    for damage in [unknown, bad_compaction(fs, dir, start)?].into_iter().flatten() {
+        if visit(Step::Damage(damage))?.is_break() {
+            return Ok(());
+        }
     }
     let first = bases.partition_point(|base| *base <= from).saturating_sub(1);
     let expected = bases.get(first).copied().filter(|base| first > 0 || *base <= start).unwrap_or(start);
@@ -140,6 +151,16 @@ pub fn walk<E: From<LogError>>(
         }
     }
     Ok(())
+}
+
+/// What is wrong with the note of what was compacted.
+fn bad_compaction(fs: &dyn Fs, dir: &Path, offset: Offset) -> Result<Option<FoundDamage>, LogError> {
+    match compaction::read(fs, dir) {
+        Err(LogError::Corrupt { segment, source, .. }) => {
+            Ok(Some(FoundDamage { segment, position: 0, offset, unreadable: 0, source }))
+        }
+        read => read.map(|_| None),
+    }
 }
 
 struct Walk<'v, E> {
@@ -204,7 +225,7 @@ impl<E: From<LogError>> Walk<'_, E> {
     }
 
     /// A batch that is all there; `problem` says what its checksum revealed. One bad batch is reported once: where its
-    /// offset is wrong, the next one is not measured by it.
+    /// offset is wrong, or where it ends may be, the next one is not measured by it.
     fn batch(
         &mut self,
         mut batch: FoundBatch<'_>,
@@ -213,7 +234,7 @@ impl<E: From<LogError>> Walk<'_, E> {
         let FoundBatch { header, segment, position, .. } = batch;
         let mut lost = false;
         if let Some(damage) = problem.map(Damage::from).or_else(|| self.does_not_follow(&header)) {
-            lost = matches!(damage, Damage::Gap { .. });
+            lost = !matches!(damage, Damage::Epoch { .. });
             let unreadable = if batch.damaged { header.length } else { 0 };
             batch.damaged = true;
             if self.damage(segment, position, unreadable.into(), damage)?.is_break() {

@@ -10,6 +10,7 @@
 //! segment         one file of batches
 //! index           which offset and which time is where in it: the newest entries in memory, the rest in a file
 //! checkpoint      what is to be known of the log below an offset
+//! compaction      of each key the last record: passes over the sealed segments, and what is noted of them
 //! log_start       where the log starts once something was trimmed from its front
 //! trim            removing what was trimmed, on another thread
 //! journal         checksummed frames for small durable state
@@ -24,6 +25,7 @@
 
 mod byte_size;
 mod checkpoint;
+mod compaction;
 mod config;
 mod derived;
 mod error;
@@ -34,6 +36,7 @@ mod index_file;
 pub mod inspect;
 pub mod journal;
 mod log_start;
+mod noted;
 mod partition_log;
 mod reader;
 mod recovery;
@@ -48,6 +51,7 @@ mod window;
 mod conformance;
 
 pub use byte_size::{ByteSize, ParseByteSizeError};
+pub use compaction::{Codec, CodecError, CompactionOutcome, CompactionPlan, PassEnd};
 pub use config::LogConfig;
 pub use derived::Derived;
 pub use error::{Damage, LogError};

@@ -12,6 +12,7 @@
 //! - After a failed write, truncation or flush nothing is written any more. A full disk is no failure: what was begun is
 //!   taken back.
 
+mod compacting;
 mod full;
 mod indexing;
 mod noting;
@@ -26,15 +27,16 @@ use holdfast_core::record_batch::{BatchHeader, RecordBatch};
 use holdfast_core::replication::Position;
 use holdfast_core::{LeaderEpoch, Offset};
 
+use crate::compaction::{self, Compaction};
 use crate::derived::EveryBatch;
 use crate::flush::{Dirty, Part};
 use crate::fs::{create_dir_synced, parent_of, write_again};
 use crate::index::Entry;
+use crate::noted::Noted;
 use crate::recovery::{self, Found};
 use crate::segment::{self, Segment};
-use crate::shared::Shared;
+use crate::shared::{Shared, View};
 use crate::{Derived, File, FlushTicket, Fs, LogConfig, LogError, LogReader, OpenMode, Opened, Recovery};
-use noting::Noted;
 
 /// The log of one partition.
 #[derive(Debug)]
@@ -42,7 +44,6 @@ pub struct PartitionLog {
     config: LogConfig,
     shared: Arc<Shared>,
     dirty: Dirty,
-    noted: Noted,
     /// When the active segment was first seen with batches, in the caller's time.
     active_since: Option<i64>,
 }
@@ -79,6 +80,7 @@ impl PartitionLog {
         let noted = Noted::forgetting(&*fs, dir, found.end())?;
         found.cut(&*fs, dir)?;
         let start = found.end();
+        let state = compaction::settle(&*fs, dir, &found)?;
         let Found { mut segments, index, epochs, base, active_since, mut opened, .. } = found;
         let mut dirty = Dirty::default();
         if segments.is_empty() {
@@ -93,8 +95,9 @@ impl PartitionLog {
             dirty.mark_dir(dir.to_owned());
             dirty.mark_dir(parent_of(dir).to_owned());
         }
-        let shared = Arc::new(Shared::new(fs, dir, segments, index, epochs, base));
-        let mut log = PartitionLog { config, shared, dirty, noted, active_since };
+        let view = View::new(segments, index, epochs, base);
+        let shared = Arc::new(Shared::new(fs, dir, view, noted, Compaction::new(state)));
+        let mut log = PartitionLog { config, shared, dirty, active_since };
         log.mend_indexes(recovery)?;
         log.take_over_unflushed(recovery)?;
         Ok((log, opened))
@@ -261,7 +264,7 @@ impl PartitionLog {
 
     /// A reader of this log.
     pub fn reader(&self) -> LogReader {
-        LogReader::new(Arc::clone(&self.shared), self.config.index_interval.0)
+        LogReader::new(Arc::clone(&self.shared), &self.config)
     }
 
     /// First offset in the log.

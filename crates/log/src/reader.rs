@@ -6,20 +6,26 @@ use bytes::Bytes;
 use holdfast_core::Offset;
 use holdfast_core::record_batch::{BatchError, BatchHeader, HEADER_LEN};
 
-use crate::LogError;
 use crate::error::Damage;
 use crate::index::Entry;
 use crate::segment::{Found, Segment, SegmentFile};
 use crate::shared::{Held, Shared};
+use crate::{LogConfig, LogError};
 
 /// How often a read is repeated because the log was truncated meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// Bytes for which memory is taken because a header says that its batch has so many. Of one that is to be larger the checksum
+/// is verified first: it is more than any broker takes.
+const BELIEVED: usize = 32 << 20;
 
 /// Reads a log. Cheap to clone; never waits for the disk writes of an append.
 #[derive(Debug, Clone)]
 pub struct LogReader {
     pub(crate) shared: Arc<Shared>,
     index_interval: usize,
+    /// Size of a segment in bytes, if it can be chosen.
+    pub(crate) segment_size: u64,
 }
 
 /// A piece of a segment to read from.
@@ -40,8 +46,14 @@ struct Wanted {
 }
 
 impl LogReader {
-    pub(crate) fn new(shared: Arc<Shared>, index_interval: u64) -> LogReader {
-        LogReader { shared, index_interval: usize::try_from(index_interval).unwrap_or(usize::MAX) }
+    pub(crate) fn new(shared: Arc<Shared>, config: &LogConfig) -> LogReader {
+        let index_interval = usize::try_from(config.index_interval.0).unwrap_or(usize::MAX);
+        LogReader { shared, index_interval, segment_size: config.segment_size.0 }
+    }
+
+    /// Bytes of a segment per entry of its index.
+    pub(crate) fn index_interval(&self) -> u64 {
+        self.index_interval as u64
     }
 
     /// First offset in the log.
@@ -174,12 +186,22 @@ impl LogReader {
             let damage = Damage::Gap { expected: wanted.from, found: first.base_offset };
             return Err(piece.segment.corrupt(piece.position + at as u64, damage));
         }
+        // A length in offsets that cannot be is damage, not a batch that lies too high to be given.
+        let segment_end = piece.segment.segment.end;
+        if first.next_offset() > segment_end {
+            let damage = Damage::Gap { expected: segment_end, found: first.next_offset() };
+            return Err(piece.segment.corrupt(piece.position + at as u64, damage));
+        }
         if first.next_offset() > wanted.below {
             return Ok(Bytes::new());
         }
         let length = first.length as usize;
         if piece.lacks(at, length) {
-            (piece, at) = (Piece::read(plan, piece.position + at as u64, length)?, 0);
+            let position = piece.position + at as u64;
+            if length > BELIEVED {
+                piece.segment.verify(position)?;
+            }
+            (piece, at) = (Piece::read(plan, position, length)?, 0);
         }
         if piece.lacks(at, length) {
             let damage = BatchError::Truncated { have: piece.bytes.len().saturating_sub(at), need: length };

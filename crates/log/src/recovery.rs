@@ -20,6 +20,7 @@ use holdfast_core::record_batch::{BatchError, BatchHeader, CHECKSUM_OFFSET, HEAD
 use holdfast_core::replication::{EpochIndex, Position};
 use holdfast_core::{LeaderEpoch, Offset, mutant};
 
+use crate::compaction::{self, State};
 use crate::error::Damage;
 use crate::index::ActiveIndex;
 use crate::log_start::{self, LogStart};
@@ -81,6 +82,10 @@ pub(crate) struct Found {
     surplus: Vec<PathBuf>,
     /// Files below its start, in order: a trim that was not finished.
     trimmed: Vec<PathBuf>,
+    /// What is noted of its compaction.
+    pub(crate) compaction: State,
+    /// Whether nothing of what was found counts.
+    pub(crate) anew: bool,
 }
 
 impl Found {
@@ -103,7 +108,7 @@ impl Found {
         self.opened.cut_bytes += self.segments.iter().map(|segment| segment.len).sum::<u64>();
         let gone = self.segments.drain(..).map(|segment| segment::path(dir, segment.base));
         self.surplus = gone.chain(std::mem::take(&mut self.surplus)).collect();
-        (self.first, self.torn, self.active_since) = (self.base.end, false, None);
+        (self.first, self.torn, self.active_since, self.anew) = (self.base.end, false, None, true);
         self.index = ActiveIndex::default();
         self.epochs.clear();
     }
@@ -143,6 +148,11 @@ pub(crate) fn scan(
     derived: &mut dyn Derived,
 ) -> Result<Found, LogError> {
     let LogStart { base, snapshot } = log_start::read(fs, dir)?;
+    let compaction = compaction::read(fs, dir)?;
+    if base.end > Offset::ZERO || compaction.merge.is_some() {
+        // The process before may have died before the names were durable by which others are superfluous, and are removed.
+        fs.sync_dir(dir).map_err(LogError::io("syncing folder", dir))?;
+    }
     let mut bases = segment_bases(fs, dir)?;
     let trimmed = bases.drain(..below_start(&bases, base.end)).map(|base| segment::path(dir, base)).collect();
     let resumed = resume::resume(fs, dir, recovery, &bases, base, derived);
@@ -152,7 +162,8 @@ pub(crate) fn scan(
         derived.restore(&snapshot);
     }
     let begun = bases.first().copied().filter(|first| *first <= base.end);
-    let found = Found { base, trimmed, first: begun.unwrap_or(base.end), ..resumed.unwrap_or_default() };
+    let first = begun.unwrap_or(base.end);
+    let found = Found { base, trimmed, first, compaction, ..resumed.unwrap_or_default() };
     let first = found.segments.len().saturating_sub(1);
     let interval = config.index_interval.0;
     let mut scanner = Scanner { found, recovery, visit_from, unverified: None, interval, derived };
@@ -188,8 +199,16 @@ fn open_segment(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(Arc<dyn File>,
     Ok((file, path))
 }
 
-/// First offsets of the segments in `dir`, ascending.
+/// First offsets of the segments in `dir`, ascending, without those that are part of another one since a merge.
 pub(crate) fn segment_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogError> {
+    let mut bases = all_bases(fs, dir)?;
+    let leftovers = compaction::leftovers(fs, dir, &bases)?;
+    bases.retain(|base| !leftovers.contains(base));
+    Ok(bases)
+}
+
+/// First offsets of all the segments in `dir`, ascending.
+pub(crate) fn all_bases(fs: &dyn Fs, dir: &Path) -> Result<Vec<Offset>, LogError> {
     let names = fs.list(dir).map_err(LogError::io("listing folder", dir))?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
     bases.sort();
@@ -244,7 +263,7 @@ impl Scanner<'_> {
         let scanned = Scanned { file, path, len, is_last: next_base.is_none() };
         if !self.found.has_ended() && !follows {
             let damage = Damage::Gap { expected, found: base };
-            self.refuse_unless_torn(expected, &scanned, 0, damage)?;
+            self.refuse_unless_torn(expected.min(base), &scanned, 0, damage)?;
         }
         if self.found.has_ended() || !follows {
             self.found.opened.cut_bytes += len;
@@ -264,6 +283,9 @@ impl Scanner<'_> {
             self.check_last(&scanned)?;
             self.found.torn = true;
             self.found.opened.cut_bytes += len - kept;
+        } else if next_base != Some(self.found.end()) {
+            // How far the last batch of a file reaches nothing behind it bears out.
+            self.check_last(&scanned)?;
         }
         Ok(())
     }
@@ -274,7 +296,7 @@ impl Scanner<'_> {
         segments.last_mut().expect("batches are looked at only in a segment that was taken in")
     }
 
-    /// Where the log would be cut, the batch before says: it may be its length that is damaged.
+    /// Where the log would be cut, or ends, the batch before says: it may be its length that is damaged, or its offsets.
     fn check_last(&self, scanned: &Scanned<'_>) -> Result<(), LogError> {
         let Some((offset, position)) = self.unverified.filter(|_| !mutant!(TrustChecksums)) else {
             return Ok(());
@@ -340,8 +362,8 @@ impl Scanner<'_> {
             return Some(Damage::Gap { expected, found: header.base_offset });
         }
         let Found { base, .. } = self.found;
-        if expected < base.end && header.next_offset() > base.end {
-            // The start of the log is a batch boundary.
+        if expected < base.end && header.next_offset() > base.end && !header.is_filler() {
+            // The start of the log is a batch boundary, of this log or of those that were compacted less.
             return Some(Damage::Gap { expected: base.end, found: expected });
         }
         let mut last = self.found.last_epoch();

@@ -4,10 +4,13 @@
 //! run      batches of one file, verified one behind the other, past what cannot be read
 //! verify   of an open log: what is damaged, as offsets and as bytes; batches that are whole, for others
 //! mend     of an open log: batches of a peer, proved to belong there, and written there
+//! splice   where they are of another length: the segment written anew around them
 //! closed   the same of a log that cannot be opened because of it
 //! ```
 //! In place, because the same epoch and offset mean the same bytes (REP-3): what is written is what was there. So a crash in
-//! the middle leaves damage that is repaired again, and an index or a checkpoint that was right stays right.
+//! the middle leaves damage that is repaired again, and an index or a checkpoint that was right stays right. Replicas that were
+//! compacted hold the same batches with other records gone (R45): then the segment is replaced as compaction replaces them.
+//! What a peer gives may hold what was cleaned here, so that nothing from there on counts as cleaned any more.
 //!
 //! Invariants:
 //! - A batch is written only behind what is whole up to it, with the offset that comes next and an epoch that can be there,
@@ -17,6 +20,7 @@
 mod closed;
 mod mend;
 mod run;
+mod splice;
 mod verify;
 
 pub use closed::{DamagedLog, read_closed};

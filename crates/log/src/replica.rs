@@ -84,7 +84,8 @@ pub fn open_replica(
         _ => ReplicaLogError::Log(error),
     })?;
     let epochs = EpochIndex::new(log.base(), log.epochs(), log.log_end_offset());
-    let found = FoundLog { epochs, producers: producers.0, ..FoundLog::default() };
+    let compacted = log.compacted();
+    let found = FoundLog { epochs, producers: producers.0, compacted, ..FoundLog::default() };
     let overreach = stored.and_then(|stored| Some((stored.overreach(&found.epochs)?, stored.state.promise)));
     let at = found.epochs.starts().last().map_or(Offset::ZERO, |(_, first)| *first);
     match overreach {

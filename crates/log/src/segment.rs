@@ -8,7 +8,7 @@ use holdfast_core::record_batch::{BatchHeader, HEADER_LEN};
 
 use crate::error::Damage;
 use crate::window::Window;
-use crate::{File, LogError};
+use crate::{File, LogError, recovery};
 
 /// A segment as readers see it: `len` bytes of whole batches. The file may be longer while an append runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,14 @@ impl SegmentFile<'_> {
             position += u64::from(header.length);
         }
         Ok(None)
+    }
+
+    /// Verifies the checksum of the batch at `position`, without holding the whole batch.
+    pub(crate) fn verify(&self, position: u64) -> Result<(), LogError> {
+        let mut window = Window::new(self.file, self.segment.len, HEADER_LEN);
+        let checked = recovery::check_batch(&mut window, position, |_| true);
+        let checked = checked.map_err(LogError::io("reading segment", self.path))?;
+        checked.map(|_| ()).map_err(|error| self.corrupt(position, error.into()))
     }
 
     /// Damage found while reading what was whole once. Where the batch headers cannot be believed, the offset is

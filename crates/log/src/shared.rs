@@ -1,6 +1,7 @@
 //! What a log shares with its readers and its flush tickets.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,8 +10,10 @@ use holdfast_core::record_batch::BatchHeader;
 use holdfast_core::replication::Position;
 use holdfast_core::{LeaderEpoch, Offset};
 
+use crate::compaction::Compaction;
 use crate::index::{ActiveIndex, Between, Entry};
 use crate::index_file::{self, IndexFile};
+use crate::noted::Noted;
 use crate::segment::{self, Segment, SegmentFile};
 use crate::trim::Trimming;
 use crate::{File, Fs, LogError, OpenMode, recovery};
@@ -25,8 +28,19 @@ pub(crate) struct View {
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
     /// Where the log starts, which may be inside its first segment, and the epoch of the batch below.
     pub(crate) base: Position,
-    /// Counts truncations, from either end. A read during which it changed may have seen old and new bytes side by side.
+    /// Counts truncations, from either end, and segments that were replaced. A read during which it changed may have seen old
+    /// and new bytes side by side.
     pub(crate) truncations: u64,
+    /// A segment that is being replaced, while its files come to their names.
+    pub(crate) replaced: Option<Replaced>,
+}
+
+/// The files of a segment that may not have their names yet.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub(crate) base: Offset,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) index_file: Arc<dyn File>,
 }
 
 /// Where the answer of an index is to be had.
@@ -41,6 +55,16 @@ pub(crate) enum Lookup {
 }
 
 impl View {
+    /// Of a log as it was found.
+    pub(crate) fn new(
+        segments: Vec<Segment>,
+        index: ActiveIndex,
+        epochs: Vec<(LeaderEpoch, Offset)>,
+        base: Position,
+    ) -> View {
+        View { segments, index, epochs, base, truncations: 0, replaced: None }
+    }
+
     pub(crate) fn active(&self) -> &Segment {
         self.segments
             .last()
@@ -108,6 +132,27 @@ impl View {
         self.truncations += 1;
     }
 
+    /// Where the sealed `segments` are, all of them as they are there; `None` if anything of that has changed.
+    pub(crate) fn sealed(&self, segments: &[Segment]) -> Option<Range<usize>> {
+        let base = segments.first()?.base;
+        let first = self.segments.iter().position(|segment| segment.base == base)?;
+        let range = first..first + segments.len();
+        let same = |known: &[Segment]| {
+            known
+                .iter()
+                .zip(segments)
+                .all(|(known, segment)| (known.end, known.len) == (segment.end, segment.len))
+        };
+        (range.end < self.segments.len() && same(&self.segments[range.clone()])).then_some(range)
+    }
+
+    /// Those segments take the place of the ones in `range`.
+    pub(crate) fn replace(&mut self, range: Range<usize>, segments: &[Segment], replaced: Option<Replaced>) {
+        self.segments.splice(range, segments.iter().copied());
+        self.replaced = replaced;
+        self.truncations += 1;
+    }
+
     pub(crate) fn start(&self) -> Offset {
         self.base.end
     }
@@ -145,12 +190,14 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     view: RwLock<View>,
     poisoned: AtomicBool,
-    /// Held while bytes that were written before are written anew, and while the log is cut: the two must not meet. Says
-    /// whether the log has its owner: without one, another log may stand in the same folder.
+    /// Held while bytes that were written before are written anew, while segments are replaced, and while the log is cut: no two
+    /// of these must meet. Says whether the log has its owner: without one, another log may stand in the same folder.
     owned: Mutex<bool>,
     /// Sealed segments of which a reader found the index to be bad.
     bad_indexes: Mutex<BTreeSet<Offset>>,
+    noted: Mutex<Noted>,
     pub(crate) trimming: Trimming,
+    pub(crate) compaction: Compaction,
 }
 
 /// A segment's file, held open.
@@ -175,20 +222,21 @@ impl Shared {
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
         dir: &Path,
-        segments: Vec<Segment>,
-        index: ActiveIndex,
-        epochs: Vec<(LeaderEpoch, Offset)>,
-        base: Position,
+        view: View,
+        noted: Noted,
+        compaction: Compaction,
     ) -> Shared {
-        let view = RwLock::new(View { segments, index, epochs, base, truncations: 0 });
+        let trimming = Trimming::found(view.start());
         Shared {
             fs,
             dir: dir.to_owned(),
-            view,
+            view: RwLock::new(view),
             poisoned: AtomicBool::new(false),
             owned: Mutex::new(true),
             bad_indexes: Mutex::default(),
-            trimming: Trimming::default(),
+            noted: Mutex::new(noted),
+            trimming,
+            compaction,
         }
     }
 
@@ -203,8 +251,18 @@ impl Shared {
     /// Opens the file of a segment for as long as it is used: which files stay open is up to the [`Fs`].
     pub(crate) fn hold(&self, segment: Segment) -> Result<Held, LogError> {
         let path = segment::path(&self.dir, segment.base);
-        let file = self.fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?;
+        let file = match self.replaced(segment.base, |replaced| Arc::clone(&replaced.file)) {
+            Some(file) => file,
+            None => {
+                self.fs.open(&path, OpenMode::Existing).map_err(LogError::io("opening segment", &path))?
+            }
+        };
         Ok(Held { segment, file, path })
+    }
+
+    /// Of the segment at `base`, if it is being replaced.
+    fn replaced<T>(&self, base: Offset, get: impl FnOnce(&Replaced) -> T) -> Option<T> {
+        self.read().replaced.as_ref().filter(|replaced| replaced.base == base).map(get)
     }
 
     /// Ends a search that began in the [`View`]. `None` where the index is of no use: then the segment has to be walked.
@@ -218,14 +276,24 @@ impl Shared {
             Lookup::Known(between) => return Some(between),
             Lookup::InFile { blocks, behind } => (blocks, behind),
         };
-        let file = self.fs.open(&index_file::path(&self.dir, base), OpenMode::Existing).ok();
+        let file = self
+            .replaced(base, |replaced| Arc::clone(&replaced.index_file))
+            .or_else(|| self.fs.open(&index_file::path(&self.dir, base), OpenMode::Existing).ok());
         let between = file
             .filter(|_| blocks > 0)
             .and_then(|file| IndexFile { file: &*file, base }.search(blocks, before));
-        if between.is_none() {
+        // A segment that was replaced meanwhile has another index, of which this says nothing.
+        if between.is_none() && self.has_index(base, blocks) {
             self.bad_indexes.lock().unwrap_or_else(PoisonError::into_inner).insert(base);
         }
         between.map(|between| Between { at: between.at.or(behind), ..between })
+    }
+
+    /// Whether the index of the segment at `base` has so many blocks.
+    fn has_index(&self, base: Offset, blocks: u32) -> bool {
+        let view = self.read();
+        let active = view.active().base == base && view.index.written.blocks == blocks;
+        active || view.segments.iter().any(|segment| segment.base == base && segment.blocks == blocks)
     }
 
     /// The segments whose index was found to be bad since the last call.
@@ -233,7 +301,12 @@ impl Shared {
         std::mem::take(&mut *self.bad_indexes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing is repaired, and nothing is cut, as long as this is held.
+    /// Which checkpoints are on disk. Held while that changes, for a moment, and never together with the view.
+    pub(crate) fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is repaired, cut or replaced as long as this is held.
     pub(crate) fn stand_still(&self) -> MutexGuard<'_, bool> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -20,12 +20,21 @@ use crate::{Fs, LogError, index_file, segment};
 pub(crate) struct Trimming {
     /// A start that was asked for and is not on disk. Held for a moment only, by who drives the log.
     asked: Mutex<Option<LogStart>>,
-    /// The start that is on disk, where this process has put one there. Changed while the log
-    /// [stands still](Shared::stand_still).
+    /// The start that is on disk. Changed while the log [stands still](Shared::stand_still).
     noted: AtomicU64,
 }
 
 impl Trimming {
+    /// Of a log that was found to start there.
+    pub(crate) fn found(start: Offset) -> Trimming {
+        Trimming { noted: AtomicU64::new(start.0), ..Trimming::default() }
+    }
+
+    /// The start that is on disk: where the log starts after a crash, at the lowest.
+    pub(crate) fn noted(&self) -> Offset {
+        Offset(self.noted.load(Ordering::SeqCst))
+    }
+
     /// The log starts there from now on; a ticket is to say so on disk. `None`: nothing that was asked for before counts.
     pub(crate) fn ask(&self, start: Option<LogStart>) {
         *lock(&self.asked) = start;
@@ -59,6 +68,7 @@ impl TrimTicket {
         if !*owned {
             return Ok(());
         }
+        self.shared.finish_merge()?;
         // Not held any longer: who drives the log never waits here for the disk.
         let asked = lock(&trimming.asked).take();
         if let Some(start) = asked {
@@ -68,9 +78,12 @@ impl TrimTicket {
             }
             trimming.note(start.base.end);
         }
-        let noted = Offset(trimming.noted.load(Ordering::SeqCst));
+        let noted = trimming.noted();
+        // What was appended to when it was trimmed the log still has, sealed since or not, until it gives that up as well.
+        let known = self.shared.read().segments.first().map_or(Offset::ZERO, |segment| segment.base);
         let bases = segment_bases(&**fs, dir)?;
-        bases[..below_start(&bases, noted)].iter().try_for_each(|base| remove(&**fs, dir, *base))
+        let mut gone = bases[..below_start(&bases, noted)].iter().take_while(|base| **base < known);
+        gone.try_for_each(|base| remove(&**fs, dir, *base))
     }
 }
 

@@ -135,9 +135,10 @@ fn outcome(code: ErrorCode) -> &'static str {
 
 fn grpc_code(code: ErrorCode) -> Code {
     match code {
-        ErrorCode::InvalidRequest | ErrorCode::CorruptBatch | ErrorCode::BatchTooLarge => {
-            Code::InvalidArgument
-        }
+        ErrorCode::InvalidRequest
+        | ErrorCode::CorruptBatch
+        | ErrorCode::BatchTooLarge
+        | ErrorCode::InvalidRecord => Code::InvalidArgument,
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => Code::NotFound,
         ErrorCode::TopicExists => Code::AlreadyExists,
         ErrorCode::ConflictingChange => Code::Aborted,

@@ -49,6 +49,14 @@ sights! {
     Trimmed => "a log trimmed",
     /// A log that lacked what was trimmed began anew (R44).
     BegunAnew => "a log begun anew",
+    /// Records were removed from a log because their keys have later ones (R45).
+    Compacted => "a log compacted",
+    /// A log was copied from one that had been compacted (R45).
+    CompactedCopied => "compacted batches copied",
+    /// A tombstone was dropped (R45).
+    TombstoneDropped => "a tombstone dropped",
+    /// A process died, or its machine, in the middle of a pass of the compaction.
+    DiedCompacting => "a death during a compaction",
     /// A log was put aside for damage (R33).
     Quarantined => "a damaged log put aside",
     /// A process started from a log that was closed in order.

@@ -8,6 +8,7 @@
 //! What the broker's driver, flusher and journal thread do is done here step by step, so that a process can die between
 //! any two of them. Log and journal have a file system each, so that faults hit the one that was meant.
 
+mod compaction;
 mod damage;
 mod open;
 mod states;
@@ -210,7 +211,7 @@ impl Disk {
         self.open.as_mut()?.log.as_mut()
     }
 
-    /// The batches from `from` on, up to the one that reaches `max_bytes`. `None` where they cannot be read.
+    /// The batches from `from` on, the first one perhaps from below, up to the one that reaches `max_bytes`. `None` where they cannot be read.
     pub(crate) fn read(&mut self, from: Offset, max_bytes: usize) -> Option<Vec<RecordBatch>> {
         let reader = self.log()?.reader();
         let read = match reader.read(from, reader.log_end_offset(), max_bytes) {
@@ -228,10 +229,10 @@ impl Disk {
         let (mut batches, start): (Vec<RecordBatch>, _) = (Vec::new(), self.start());
         loop {
             let from = batches.last().map_or(start, |batch| batch.header().next_offset());
-            let more = self.read(from, 1 << 20)?;
-            if more.is_empty() {
-                return Some(batches);
-            }
+            let mut more = self.read(from, 1 << 20)?.into_iter();
+            let Some(first) = more.next() else { return Some(batches) };
+            // A log may start inside of a filler (R45).
+            batches.push(first.clipped(from, Offset(u64::MAX))?);
             batches.extend(more);
         }
     }

@@ -89,6 +89,7 @@ impl World {
 
     fn act(&mut self, node: usize, partition: usize, action: Action) -> Result<(), Violation> {
         let run = self.nodes[node].run();
+        let id = self.nodes[node].replica_id();
         let oracle = &mut self.oracles[partition];
         let slot = &mut self.nodes[node].slots[partition];
         let disk = &mut slot.disk;
@@ -124,13 +125,16 @@ impl World {
                 }
             }
             Action::Reset { start, producers } => {
-                let assignment = slot.replica.as_ref().and_then(Replica::assignment);
-                oracle.resetting(node, start, assignment.and_then(|assignment| assignment.unclean_term))?;
+                oracle.resetting(node, start, Site { id, disk })?;
                 match disk.reset(start, &producers) {
                     Ok(()) => Ok(()),
                     Err(_) => self.fail_log(node, partition, Sight::WriteFailed),
                 }
             }
+            Action::NoteTombstonesGone { below } => match disk.note_tombstones_gone(below) {
+                Ok(()) => Ok(()),
+                Err(_) => self.fail_log(node, partition, Sight::WriteFailed),
+            },
             Action::Flush { generation } => {
                 disk.want_flush(generation);
                 Ok(())

@@ -32,6 +32,8 @@ pub(crate) enum Happening {
     Flushed { run: Run, partition: usize },
     /// A read has ended.
     Read { run: Run, partition: usize, event: Event },
+    /// A pass of the compaction over a log.
+    Compact { run: Run, partition: usize },
     /// A connection between two brokers is there again.
     Connect { one: usize, other: usize },
     /// A broker hears that its stream to another was opened.
@@ -90,6 +92,7 @@ impl Happening {
             | Happening::Persisted { run, .. }
             | Happening::Flushed { run, .. }
             | Happening::Read { run, .. }
+            | Happening::Compact { run, .. }
             | Happening::Greeted { run, .. }
             | Happening::Assign { run, .. } => Some(run.node),
             Happening::Produce { node, .. } => Some(*node),

@@ -7,6 +7,7 @@
 //! Invariant: nothing here reads a clock, draws from another source than `random`, or iterates in hash order.
 
 mod clients;
+mod compaction;
 mod controller;
 pub mod coverage;
 mod digest;

@@ -1,10 +1,12 @@
-//! Judges a run: what must hold between replicas after every step (REP-1 to REP-7, REP-9), and for producers (REP-8).
+//! Judges a run: what must hold between replicas after every step (REP-1 to REP-7, REP-9, REP-10), and for
+//! producers (REP-8).
 //!
 //! It sees everything at once, so it needs no protocol: it keeps the one committed sequence, who was active in which
 //! epoch, and what each epoch put at each offset. A log is known by its chain: one digest per batch over the batch and
 //! all before it, so that equal digests mean equal prefixes.
 
 mod commits;
+mod compaction;
 mod trims;
 mod view;
 
@@ -18,6 +20,7 @@ use holdfast_core::{Incarnation, LeaderEpoch, Offset, ProducerId, ReplicaId, Ter
 use crate::coverage::{Coverage, Sight};
 use crate::disk::{Disk, Found};
 use commits::{Committed, GivenUp, Leading};
+use compaction::{Keys, Origin};
 use view::View;
 
 /// A promise that was broken, with its id in docs/invariants.md.
@@ -62,7 +65,9 @@ pub(crate) struct Oracle {
     views: Vec<View>,
     committed: Vec<Committed>,
     leaders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
-    written: BTreeMap<(LeaderEpoch, Offset), u64>,
+    /// What each epoch put at each offset, with its chain.
+    written: BTreeMap<(LeaderEpoch, Offset), (u64, RecordBatch)>,
+    keys: Keys,
     next_sequence: BTreeMap<ProducerId, i32>,
     /// By producer and sequence: where it is committed.
     places: BTreeMap<(ProducerId, i32), Offset>,
@@ -84,6 +89,7 @@ impl Oracle {
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             written: BTreeMap::new(),
+            keys: Keys::default(),
             next_sequence: BTreeMap::new(),
             places: BTreeMap::new(),
             acknowledged: 0,
@@ -133,6 +139,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let name = self.name(node);
         let Loaded { state, epochs, damaged, .. } = &found.loaded;
+        let origins = found.batches.as_ref().map(|batches| self.origins(node, batches)).transpose()?;
         let view = &mut self.views[node];
         view.stop();
         let before = view.end();
@@ -141,11 +148,10 @@ impl Oracle {
         ensure(*damaged || (start >= trimmed && view.chain_below(start).is_some()), "REP-9", || {
             format!("{name} had trimmed its log at {trimmed}, and finds one that starts at {start}")
         })?;
-        if let Some(batches) = &found.batches {
-            view.reload(start, batches);
+        if let Some(origins) = &origins {
+            view.reload(start, origins);
         } else {
-            let held = view.count(epochs.end());
-            view.log.truncate(held);
+            view.cut(epochs.end());
             view.start = start;
         }
         self.coverage.count(Sight::TornTail, found.torn_bytes > 0);
@@ -183,13 +189,27 @@ impl Oracle {
                 format!("{name} appends {} at log end {end}", header.base_offset)
             })?;
             view.obeyed = view.obeyed.max(epoch);
-            let chain = view.extend(batch);
-            let known = *self.written.entry((epoch, header.base_offset)).or_insert(chain);
-            ensure(known == chain, "REP-3", || {
-                format!("{name}: another batch or prefix at epoch {epoch} offset {}", header.base_offset)
-            })?;
+            let Origin { batches, missing } = self.origin(node, batch)?;
+            let view = &mut self.views[node];
+            view.missing.extend(&missing);
+            for batch in batches {
+                let chain = view.extend(&batch);
+                let at = batch.header().base_offset;
+                let (known, _) = self.written.entry((epoch, at)).or_insert((chain, batch));
+                ensure(*known == chain, "REP-3", || {
+                    format!("{name}: another batch or prefix at epoch {epoch} offset {at}")
+                })?;
+            }
+            self.coverage.count(Sight::CompactedCopied, !missing.is_empty());
+            if !missing.is_empty() {
+                self.check_missing(node)?;
+            }
         }
         Ok(())
+    }
+
+    fn origins(&self, node: usize, batches: &[RecordBatch]) -> Result<Vec<Origin>, Violation> {
+        batches.iter().map(|batch| self.origin(node, batch)).collect()
     }
 
     /// The log is about to be cut. It may be cut below the watermark where it ends before the last unclean term did
@@ -206,8 +226,7 @@ impl Oracle {
         ensure(given_up || end >= view.watermark, "REP-5", || {
             format!("{name} truncates to {end} below its high watermark {}", view.watermark)
         })?;
-        let kept = view.count(end);
-        view.log.truncate(kept);
+        view.cut(end);
         view.watermark = view.watermark.min(end);
         self.coverage.see(Sight::DivergedCut);
         Ok(())
@@ -272,7 +291,9 @@ impl Oracle {
             return Ok(());
         }
         let known = self.views[node].watermark;
-        ensure(unclean || status.high_watermark >= known, "REP-7", || {
+        // It says so before its log begins anew, and votes no more.
+        let begins_anew = replica.epochs().end() == Offset::ZERO && !replica.is_voter();
+        ensure(unclean || begins_anew || status.high_watermark >= known, "REP-7", || {
             format!("{}: high watermark fell from {known} to {}", self.name(node), status.high_watermark)
         })?;
         // Until it is written nobody can read it.
@@ -352,7 +373,8 @@ impl Oracle {
         })
     }
 
-    /// At the end: producers wrote so many records, and all members hold the same log, byte for byte.
+    /// At the end: producers wrote so many records, and all members hold the same log, byte for byte but for what compaction
+    /// took out of it.
     pub(crate) fn finish(
         &self,
         written: &BTreeMap<ProducerId, i32>,
@@ -368,7 +390,8 @@ impl Oracle {
         }
         for (node, start, batches) in logs {
             let mut view = self.views[*node].clone();
-            view.reload(*start, batches);
+            view.reload(*start, &self.origins(*node, batches)?);
+            self.check_values(*node, *start, &view.missing)?;
             let committed = self.committed.last().map(|last| (last.next, last.chain));
             let held = view.log.last().map(|last| (last.next, last.chain));
             ensure(held == committed, "REP-2", || {

@@ -32,6 +32,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// Whether leaders trim their logs now and then.
     pub trims: bool,
+    /// Of how many keys a producer chooses one for each record, where logs are compacted; 0 where they are not.
+    pub keys: u64,
     /// Whether replica sets change.
     pub moves: bool,
     /// Whether a majority may forget at once what it acknowledged, or lose its disks where replica sets change, and an
@@ -236,7 +238,7 @@ impl Plan {
         let forgets = moves || durability == Durability::Memory;
         let unclean = replicas > 1 && forgets && random.chance(300);
         let spare = if moves { random.between(0, 3) as usize } else { 0 };
-        Plan {
+        let plan = Plan {
             brokers: replicas + spare,
             zones: replicas,
             replicas,
@@ -248,6 +250,7 @@ impl Plan {
             network: network_of_seed(random),
             disk: disk_of_seed(random),
             trims: random.chance(500),
+            keys: 0,
             moves,
             unclean,
             faults: faults_of_seed(random, replicas, moves, unclean),
@@ -255,7 +258,15 @@ impl Plan {
             chaos: random.micros(5_000_000, 20_000_000),
             healing: if replicas > 1 && random.chance(300) { Healing::WithoutZone } else { Healing::Whole },
             settle: Duration::from_secs(60),
-        }
+        };
+        // Drawn last: the seeds that compact nothing stay what they were.
+        if random.chance(400) { plan.compacting(random) } else { plan }
+    }
+
+    /// The same, with logs that are compacted. Nothing is cleaned but sealed segments: there have to be some.
+    fn compacting(self, random: &mut Random) -> Plan {
+        let segment_size = self.disk.segment_size.min(random.pick(&[300, 600, 2_000]).unwrap_or(600));
+        Plan { keys: random.between(2, 60), disk: DiskPlan { segment_size, ..self.disk }, ..self }
     }
 
     /// Whether flushed data may vanish from a disk.

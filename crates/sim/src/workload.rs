@@ -7,6 +7,7 @@ use holdfast_core::replication::{Acknowledged, ProduceError};
 use holdfast_core::{ProducerId, Timestamp};
 
 use crate::controller::node_of;
+use crate::plan::Plan;
 use crate::random::Random;
 
 /// Batches in flight at most, as with Kafka's idempotent producer: a leader remembers as many.
@@ -34,29 +35,26 @@ pub(crate) struct Producer {
     remaining: u32,
     next_sequence: i32,
     outstanding: VecDeque<Outstanding>,
+    /// Of how many keys it chooses; 0 for records without one.
+    keys: u64,
     /// Whether what was acknowledged may be lost by an operator's order, so that its sequence has to begin anew.
     begins_anew: bool,
     random: Random,
 }
 
 impl Producer {
-    /// A producer of `batches` batches.
-    pub(crate) fn new(
-        id: ProducerId,
-        partition: usize,
-        batches: u32,
-        begins_anew: bool,
-        random: Random,
-    ) -> Producer {
+    /// A producer for a partition as it is planned.
+    pub(crate) fn new(id: ProducerId, partition: usize, plan: &Plan, random: Random) -> Producer {
         Producer {
             id,
             partition,
             target: 0,
             resend_at: Timestamp(u64::MAX),
-            remaining: batches,
+            remaining: plan.batches,
             next_sequence: 0,
             outstanding: VecDeque::new(),
-            begins_anew,
+            keys: plan.keys,
+            begins_anew: plan.unclean,
             random,
         }
     }
@@ -99,11 +97,22 @@ impl Producer {
         let mut builder = RecordBatchBuilder::new();
         for _ in 0..self.random.between(1, 3) {
             let value = format!("{}:{}", self.id, self.next_sequence);
-            builder.push(0, None, Some(value.as_bytes()), &[]).expect("a short record fits");
+            let (key, tombstone) = self.choose_key();
+            let value = Some(value.as_bytes()).filter(|_| !tombstone);
+            builder.push(0, key.as_deref(), value, &[]).expect("a short record fits");
             self.next_sequence += 1;
         }
         let producer = ProducerRef { id: self.id, epoch: 0, base_sequence: sequence };
         (sequence, builder.build(Some(producer)).expect("a short batch can be built"))
+    }
+
+    /// The next record's key, and whether it has no value. Producers share the keys of their partition.
+    fn choose_key(&mut self) -> (Option<Vec<u8>>, bool) {
+        if self.keys == 0 {
+            return (None, false);
+        }
+        let key = format!("key {}", self.random.between(1, self.keys));
+        (Some(key.into_bytes()), self.random.chance(250))
     }
 
     /// Everything that is not acknowledged, in order.

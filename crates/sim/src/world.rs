@@ -105,7 +105,7 @@ impl World {
         for partition in 0..plan.partitions {
             for _ in 0..plan.producers {
                 let id = ProducerId(producers.len() as i64);
-                producers.push(Producer::new(id, partition, plan.batches, plan.unclean, random.fork()));
+                producers.push(Producer::new(id, partition, &plan, random.fork()));
             }
         }
         let oracle = |partition| {
@@ -231,6 +231,7 @@ impl World {
             Happening::Produce { producer, node, sequence, batch } => {
                 self.produce(producer, node, sequence, batch)
             }
+            Happening::Compact { run, partition } => self.compact(run, partition),
             Happening::Fault => self.fault(),
             Happening::Repair(repair) => self.repair(&repair),
             told => {
@@ -273,6 +274,7 @@ impl World {
         for partition in 0..self.plan.partitions {
             self.watch_majority(partition, &heard);
             self.offer_trim(partition, &heard)?;
+            self.offer_compaction(partition, &heard)?;
             if self.plan.unclean {
                 self.order_unclean_recovery(partition, &heard);
             }

@@ -64,6 +64,7 @@ fn data(records: bool) -> Event {
         high_watermark: Offset::ZERO,
         durable_high_watermark: Offset::ZERO,
         log_start_offset: Offset::ZERO,
+        tombstones_gone_below: Offset::ZERO,
         log_end_offset: Offset::ZERO,
         incarnation: None,
     }))
@@ -76,6 +77,7 @@ fn fetch(restart: bool) -> Envelope {
         incarnation: Incarnation(1),
         kind: FetchKind::Follow,
         restart,
+        cleaned_end: Offset::ZERO,
     })
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Driver {
     size_bytes: watch::Sender<u64>,
     /// What was noted last, by this run or an earlier one.
     noted: Checkpoint,
+    /// How far the rules know the log to be cleaned.
+    pub(super) told_cleaned: Offset,
 }
 
 impl Driver {
@@ -57,6 +59,7 @@ impl Driver {
         log: PartitionLog,
         noted: Checkpoint,
     ) -> Driver {
+        let told_cleaned = replica.compacted().cleaned_end;
         let (status, _) = watch::channel(replica.status());
         let (size_bytes, _) = watch::channel(log.size_bytes());
         Driver {
@@ -72,6 +75,7 @@ impl Driver {
             status,
             size_bytes,
             noted,
+            told_cleaned,
         }
     }
 
@@ -180,11 +184,16 @@ impl Driver {
             return;
         }
         let mut maintained = self.log.roll_if_old(wall_clock_ms).map(|_| ());
+        self.remove_sealed(context);
         if maintained.is_ok() && self.log.bytes_since_checkpoint() >= NOTED_BYTES {
             maintained = self.note_log();
         }
+        let mut news = self.tell_cleaned(context);
         if let Err(error) = maintained.or_else(unless_full) {
             self.fail(context.clock.now(), "keeping the log in order", &error);
+            news = true;
+        }
+        if news {
             self.perform(context);
         }
     }
@@ -227,7 +236,9 @@ impl Driver {
                     let own = context.own.clone();
                     context.states.persist(self.partition, number, state, taken_back, own);
                 }
-                action @ (Action::Append { .. } | Action::Reset { .. }) => {
+                action @ (Action::Append { .. }
+                | Action::Reset { .. }
+                | Action::NoteTombstonesGone { .. }) => {
                     let batches = self.to_keep(context, &action);
                     if !self.write(context, action) {
                         break;
@@ -285,6 +296,11 @@ impl Driver {
             Action::Append { batches } if self.replica.is_active() => batches.clone(),
             Action::Reset { .. } => {
                 context.newest.forget(self.partition);
+                Vec::new()
+            }
+            Action::NoteTombstonesGone { below } => {
+                // A replica that got a record from memory might not find its tombstone in the log any more.
+                context.newest.forget_below(self.partition, *below);
                 Vec::new()
             }
             _ => Vec::new(),

@@ -6,6 +6,7 @@
 //!                     readers ◄── PartitionHandle (status, LogReader) ◄──────┘  └──► log, flusher, peers, replies
 //! ```
 
+mod compacting;
 mod driver;
 mod newest;
 mod open;
@@ -19,6 +20,7 @@ mod trimming;
 
 use std::sync::Arc;
 
+use holdfast_core::compaction::Compaction;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::{Acknowledged, Assignment, Event, ProduceError};
@@ -29,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use crate::flusher::Flushed;
 use crate::repair::Repaired;
 
+pub(crate) use compacting::PassBounds;
 pub(crate) use driver::READ_ROOM;
 pub(crate) use newest::Newest;
 pub(crate) use registry::{PartitionHandle, Partitions};
@@ -62,12 +65,22 @@ pub(crate) enum Command {
     Assign { partition: PartitionId, durability: Durability, assignment: Assignment },
     /// So much of the topic's partitions is kept from now on.
     Retain(TopicId, Retention),
+    /// A pass of compaction is to begin over the partition's log: how far may it go? The answer is `None` where there is to be
+    /// none.
+    BeginPass { partition: PartitionId, compaction: Compaction, reply: oneshot::Sender<Option<PassBounds>> },
+    /// It has ended.
+    PassEnded(PartitionId),
+    /// The segment that is appended to is to be sealed: something in it has to be written anew. Answered when that is done, or
+    /// cannot be.
+    Seal { partition: PartitionId, reply: oneshot::Sender<()> },
     /// The register of that term names other replicas only: this one and its data go (R46).
     DeleteReplica(PartitionId, Term),
     /// The log of that replica failed so many times, and the disk takes writes again: it begins anew.
     Rebuild { partition: PartitionId, failure: u32 },
-    /// The topic is deleted: its replicas and their data go.
-    DeleteTopic(TopicId),
+    /// The topic is deleted: its replicas and their data go. These folders were found of it, opened or not.
+    DeleteTopic { topic: TopicId, folders: Vec<PartitionId> },
+    /// Those folders of deleted replicas are removed, and the others could not be.
+    FoldersRemoved { removed: Vec<PartitionId>, left: Vec<PartitionId> },
     /// The repair of a log that could not be opened has ended. The number is that of the repair.
     Repaired { partition: PartitionId, number: u64, repaired: Repaired },
     /// The stream to a broker was opened.
@@ -94,9 +107,14 @@ impl ShardSenders {
 
     /// The shard of a partition.
     pub(crate) fn of(&self, partition: PartitionId) -> &ShardSender {
+        &self.senders[self.number_of(partition)]
+    }
+
+    /// Its place among [all](Self::all).
+    pub(crate) fn number_of(&self, partition: PartitionId) -> usize {
         // Topic ids are random, so neighbouring partitions of one topic are what has to be spread.
         let number = (partition.topic.0 as usize).wrapping_add(partition.index as usize);
-        &self.senders[number % self.senders.len()]
+        number % self.senders.len()
     }
 
     /// Ends all shards in order. Whether everything that was written is flushed.

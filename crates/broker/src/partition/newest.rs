@@ -6,7 +6,8 @@
 //! the same message.
 //!
 //! Invariants:
-//! - Of a partition it holds batches that are in its log right now, without a gap, up to its end.
+//! - Of a partition it holds batches that are in its log right now, without a gap, up to its end; as they were before a pass of
+//!   compaction, until that has ended.
 //! - It holds no more than its bytes, and at most two notes for every batch held.
 
 use std::collections::{HashMap, VecDeque};
@@ -82,6 +83,11 @@ impl Newest {
     /// The log ends there from now on.
     pub(super) fn truncate(&self, partition: PartitionId, end: Offset) {
         self.lock().drop_while(partition, |log| log.pop_back_if(|kept| kept.end() > end));
+    }
+
+    /// Nothing of the partition that begins below `start` is served from here.
+    pub(super) fn forget_below(&self, partition: PartitionId, start: Offset) {
+        self.lock().drop_while(partition, |log| log.pop_front_if(|kept| kept.base() < start));
     }
 
     /// Nothing of the partition is served from here.
@@ -233,7 +239,7 @@ mod tests {
     proptest! {
         /// Against the logs themselves: what it gives is what they hold, and its counts are right.
         #[test]
-        fn it_agrees_with_the_logs_and_keeps_its_bounds(steps in proptest::collection::vec((0..3_u32, 0..4_u8, 0..5_u64), 1..300)) {
+        fn it_agrees_with_the_logs_and_keeps_its_bounds(steps in proptest::collection::vec((0..3_u32, 0..5_u8, 0..5_u64), 1..300)) {
             let newest = Newest::new(7 * size());
             let mut ends = [0_u64; 3];
             for (partition, what, number) in steps {
@@ -243,6 +249,11 @@ mod tests {
                     1 => {
                         *end = end.saturating_sub(number);
                         newest.truncate(id(partition), Offset(*end));
+                    }
+                    2 => {
+                        let start = end.saturating_sub(number);
+                        newest.forget_below(id(partition), Offset(start));
+                        prop_assert!((0..start).all(|from| all(&newest, partition, from).is_none()));
                     }
                     _ => {
                         let batches: Vec<RecordBatch> = (*end..*end + number).map(batch).collect();

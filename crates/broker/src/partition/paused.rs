@@ -120,6 +120,10 @@ impl Driver {
                 let done = self.reset(start, &producers);
                 ("beginning the log anew", done, Action::Reset { start, producers })
             }
+            Action::NoteTombstonesGone { below } => {
+                let done = self.log.note_tombstones_gone(below);
+                ("noting which tombstones are gone", done, Action::NoteTombstonesGone { below })
+            }
             // The others take no room.
             _ => return None,
         };

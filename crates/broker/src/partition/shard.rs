@@ -4,6 +4,7 @@
 //! order.
 
 mod damaged;
+mod deleting;
 mod rebuild;
 mod retention;
 mod unopened;
@@ -37,6 +38,7 @@ use crate::repair::Repairs;
 use crate::reports::Reports;
 use crate::state_store::StateStore;
 use damaged::DamagedReplicas;
+use deleting::Deleting;
 use rebuild::Failures;
 use retention::Retained;
 
@@ -88,6 +90,8 @@ pub(crate) struct Shard {
     failures: BTreeMap<PartitionId, Failures>,
     /// Replicas that wait for the repair of their logs to be opened.
     damaged: DamagedReplicas,
+    /// Replicas whose folders are being removed.
+    deleting: Deleting,
     /// Replicas deleted in this run.
     deleted: u32,
     checkpoint_at: Instant,
@@ -116,6 +120,7 @@ impl Shard {
                     unopened: BTreeMap::new(),
                     damaged: DamagedReplicas::default(),
                     failures: BTreeMap::new(),
+                    deleting: Deleting::default(),
                     deleted: 0,
                     checkpoint_at: Instant::now() + CHECKPOINT_INTERVAL,
                     retained: Retained::new(),
@@ -193,8 +198,32 @@ impl Shard {
                 touched.insert(partition);
             }
             Command::Retain(topic, retention) => self.retained.set(topic, retention),
+            Command::BeginPass { partition, compaction, reply } => {
+                let now_ms = self.retained.now_ms();
+                let driver = self.drivers.get_mut(&partition);
+                let bounds = driver.and_then(|driver| driver.begin_pass(&self.context, compaction, now_ms));
+                // An error says that the broker is ending.
+                let _ = reply.send(bounds);
+                touched.insert(partition);
+            }
+            Command::PassEnded(partition) => {
+                if let Some(driver) = self.drivers.get_mut(&partition) {
+                    driver.end_pass(&self.context);
+                    touched.insert(partition);
+                }
+            }
+            Command::Seal { partition, reply } => {
+                if let Some(driver) = self.drivers.get_mut(&partition)
+                    && driver.seal(&self.context, self.retained.now_ms(), Duration::ZERO)
+                {
+                    touched.insert(partition);
+                }
+                // An error says that the repair has ended.
+                let _ = reply.send(());
+            }
             Command::DeleteReplica(partition, term) => self.delete_moved(partition, term),
-            Command::DeleteTopic(topic) => self.delete_topic(topic),
+            Command::DeleteTopic { topic, folders } => self.delete_topic(topic, folders),
+            Command::FoldersRemoved { removed, left } => self.folders_removed(&removed, &left),
             Command::Rebuild { partition, failure } => {
                 self.rebuild(partition, failure);
                 touched.insert(partition);
@@ -222,6 +251,9 @@ impl Shard {
         assignment: Assignment,
     ) {
         if !self.drivers.contains_key(&partition) {
+            if self.waits_for_deletion(partition, durability, &assignment) {
+                return;
+            }
             if self.waits_for_repair(partition, durability, &assignment) {
                 return;
             }
@@ -277,14 +309,16 @@ impl Shard {
         Ok(Driver::new(partition, Replica::new(now, config, loaded), log, noted))
     }
 
-    fn delete_topic(&mut self, topic: TopicId) {
+    /// `folders` are what was found of it on the disk.
+    fn delete_topic(&mut self, topic: TopicId, folders: Vec<PartitionId>) {
+        self.deleting.forget_registers(topic);
         let first = PartitionId { topic, index: 0 };
         let last = PartitionId { topic, index: u32::MAX };
         let open = self.drivers.range(first..=last).map(|(&id, _)| id);
         let open = open.chain(self.unopened.range(first..=last).map(|(&id, _)| id));
         // And those that could not be opened, or have no folder any more.
         let known: BTreeSet<PartitionId> =
-            open.chain(self.stored.range(first..=last).map(|(&id, _)| id)).collect();
+            open.chain(self.stored.range(first..=last).map(|(&id, _)| id)).chain(folders).collect();
         for partition in known {
             self.delete(partition);
         }
@@ -298,6 +332,7 @@ impl Shard {
             None => self.stored.get(&partition).map(|stored| stored.state.promise.term),
         };
         self.unopened.retain(|&id, (_, known)| id != partition || known.term > term);
+        self.deleting.forget_register(partition, term);
         if promised.is_some_and(|promised| promised <= term) {
             tracing::info!(%partition, %term, "the partition has moved to other brokers: deleting the replica here");
             self.delete(partition);
@@ -316,16 +351,7 @@ impl Shard {
         self.context.partitions.remove(partition);
         self.context.newest.forget(partition);
         self.context.reports.forget(partition);
-        // The folder first: what is left of one of which nothing is noted, nobody would ever delete.
-        match self.context.dir.delete_partition(partition) {
-            Ok(()) => self.context.states.remove(partition),
-            Err(error) => {
-                tracing::error!(
-                    %partition, error = &error as &dyn std::error::Error,
-                    "deleting a partition failed: it is tried again when the broker starts"
-                );
-            }
-        }
+        self.remove_folder_later(partition);
     }
 
     fn perform(&mut self, partition: PartitionId) {

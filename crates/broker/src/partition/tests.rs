@@ -1,6 +1,7 @@
 //! A shard on files in memory that fail, hang and crash: what a bad disk makes of acknowledgements, and of the mark that
 //! says that a run ended in order.
 
+mod compacting;
 mod disk;
 mod full;
 mod gate;

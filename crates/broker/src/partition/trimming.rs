@@ -31,10 +31,15 @@ impl Driver {
     /// be as old as records are kept.
     pub(super) fn seal_in_time(&mut self, context: &ShardContext, retention: Retention, now_ms: i64) -> bool {
         let Some(kept) = retention.time_ms.map(Duration::from_millis) else { return false };
+        self.seal(context, now_ms, kept)
+    }
+
+    /// Seals the segment that is appended to, if it is that old, and there is room for another. Whether that was so.
+    pub(super) fn seal(&mut self, context: &ShardContext, now_ms: i64, age: Duration) -> bool {
         if self.paused.is_some() || self.log.is_poisoned() {
             return false;
         }
-        let sealed = self.log.roll_if_older(now_ms, kept);
+        let sealed = self.log.roll_if_older(now_ms, age);
         let full = |error| unless_full(error).map(|()| false);
         sealed.or_else(full).unwrap_or_else(|error| {
             self.fail(context.clock.now(), "sealing a segment", &error);
@@ -57,6 +62,14 @@ impl Driver {
             }
             Ok(None) => {}
             Err(error) => self.fail(context.clock.now(), "trimming the log", &error),
+        }
+    }
+
+    /// What was appended to when the log was trimmed beyond it goes once it is sealed: here where a log is trimmed to its end,
+    /// because its leader had sealed what it holds.
+    pub(super) fn remove_sealed(&mut self, context: &ShardContext) {
+        if let Some(ticket) = self.log.trim_sealed() {
+            self.remove_later(context, ticket);
         }
     }
 

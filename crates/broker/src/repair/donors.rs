@@ -24,6 +24,9 @@ const FIRST_BYTES: u32 = 64 << 10;
 /// Asked for where damage is found next to damage.
 const MOST_BYTES: u32 = 1 << 20;
 
+/// Bytes of batches that are held, of one partition, where they are needed all at once.
+const MOST_HELD: usize = 16 << 20;
+
 /// Who may hold what is damaged here.
 pub(super) struct Donors {
     cluster: String,
@@ -48,12 +51,14 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) partition: PartitionId,
+    /// Tombstones below may be gone here: what is older must not come back.
+    pub(super) gone: Offset,
     bytes: u32,
 }
 
 impl Request {
-    pub(super) fn new(partition: PartitionId) -> Request {
-        Request { partition, bytes: FIRST_BYTES }
+    pub(super) fn new(partition: PartitionId, gone: Offset) -> Request {
+        Request { partition, gone, bytes: FIRST_BYTES }
     }
 
     fn next(&mut self, range: &DamagedRange) -> u32 {
@@ -88,6 +93,17 @@ impl Donors {
 
     /// Asks one of them for what is damaged in `range`.
     pub(super) async fn ask(&self, broker: &Broker, request: &mut Request, range: &DamagedRange) -> Answer {
+        self.ask_from(broker, request, range, range.from).await
+    }
+
+    /// The same from a later offset on.
+    async fn ask_from(
+        &self,
+        broker: &Broker,
+        request: &mut Request,
+        range: &DamagedRange,
+        from: Offset,
+    ) -> Answer {
         let channel = match self.channels.get(&broker.peer_endpoint, self.tls.as_ref()) {
             Ok(channel) => channel,
             Err(error) => return Answer::Later(error.to_string()),
@@ -98,15 +114,37 @@ impl Donors {
             broker_id: self.me.broker.0,
             topic_id: Bytes::copy_from_slice(&request.partition.topic.to_bytes()),
             partition: request.partition.index,
-            from_offset: range.from.0,
+            from_offset: from.0,
             to_offset: 0,
             max_bytes: request.next(range),
+            tombstones_gone_below: request.gone.0,
         };
         match timeout(PATIENCE, client.fetch_batches(asked)).await {
-            Ok(Ok(response)) => answer(response.into_inner(), range.from),
+            Ok(Ok(response)) => answer(response.into_inner(), from),
             Ok(Err(status)) => Answer::Later(status.message().to_owned()),
             Err(_) => Answer::Later(format!("no answer within {PATIENCE:?}")),
         }
+    }
+
+    /// Asks it for what follows the batches that it gave, which are needed all at once. False where it does not give it, or they
+    /// are too many to be held.
+    pub(super) async fn ask_more(
+        &self,
+        broker: &Broker,
+        request: &mut Request,
+        range: &DamagedRange,
+        given: &mut Vec<RecordBatch>,
+    ) -> bool {
+        let held: usize = given.iter().map(|batch| batch.bytes().len()).sum();
+        let Some(upto) = given.last().map(|last| last.header().next_offset()).filter(|_| held < MOST_HELD)
+        else {
+            return false;
+        };
+        match self.ask_from(broker, request, range, upto).await {
+            Answer::Batches(more) => given.extend(more),
+            Answer::Never(_) | Answer::Later(_) => return false,
+        }
+        true
     }
 }
 
@@ -122,6 +160,7 @@ fn answer(response: FetchBatchesResponse, from: Offset) -> Answer {
             BatchesMissing::Trimmed => Answer::Never("it has trimmed them"),
             BatchesMissing::Damaged => Answer::Never("they are damaged there, too"),
             BatchesMissing::NotCommitted => Answer::Later("not known to be committed there".to_owned()),
+            BatchesMissing::NotCleaned => Answer::Later("not compacted there as far as here".to_owned()),
             BatchesMissing::NotOpen | BatchesMissing::Unspecified => {
                 Answer::Later("the log is not open there".to_owned())
             }

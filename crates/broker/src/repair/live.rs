@@ -8,9 +8,9 @@ use holdfast_core::metadata::Broker;
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::replication::Event;
 use holdfast_core::{BrokerId, Offset, PartitionId};
-use holdfast_log::repair::{DamagedRange, MendError, Verified};
+use holdfast_log::repair::{DamagedRange, MendError, Misfit, Verified};
 use holdfast_log::{Damage, LogError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::donors::{Answer, Request};
@@ -117,7 +117,7 @@ impl Turn {
         let Ok(_room) = inner.room.acquire().await else { return };
         let mut job = Job {
             turn: &self,
-            request: Request::new(self.partition),
+            request: Request::new(self.partition, Offset::ZERO),
             spare: None,
             repaired: Tally::default(),
             changes: 0,
@@ -177,6 +177,8 @@ enum Laid {
     Upto(Offset),
     /// Not the right ones.
     Refused,
+    /// More of them are needed.
+    Short,
     Ended(Outcome),
 }
 
@@ -227,11 +229,17 @@ impl Job<'_> {
 
     /// Asks for the range until it is written; returns the offset behind what was.
     async fn mend(&mut self, handle: &Arc<PartitionHandle>, range: DamagedRange) -> Result<Offset, Outcome> {
+        let gone = handle.reader.compacted().tombstones_gone_below;
+        if gone > self.request.gone {
+            // Asked for before those went. Those that go from here on replace a segment, which the log notices.
+            self.spare = None;
+        }
+        self.request.gone = gone;
         if let Some((broker, batches)) = self.spare.take().filter(|_| in_pieces(&range)) {
             let first = batches.partition_point(|batch| batch.header().next_offset() <= range.from);
             let fits = batches.get(first).is_some_and(|batch| batch.header().base_offset == range.from);
             if fits
-                && let Laid::Upto(behind) =
+                && let (Laid::Upto(behind), _) =
                     self.lay(handle, &range, broker, batches[first..].to_vec()).await?
             {
                 return Ok(behind);
@@ -242,9 +250,9 @@ impl Job<'_> {
         let (mut answers, mut never) = (Vec::new(), true);
         for broker in inner.donors.of(partition) {
             let why = match inner.donors.ask(&broker, &mut self.request, &range).await {
-                Answer::Batches(batches) => match self.lay(handle, &range, broker.id, batches).await? {
-                    Laid::Upto(behind) => return Ok(behind),
-                    _ => "its batches do not belong there".to_owned(),
+                Answer::Batches(batches) => match self.lay_all(handle, &range, &broker, batches).await? {
+                    Some(behind) => return Ok(behind),
+                    None => "its batches do not belong there".to_owned(),
                 },
                 Answer::Never(why) => why.to_owned(),
                 Answer::Later(why) => {
@@ -264,13 +272,33 @@ impl Job<'_> {
         Err(if never { Outcome::Lost } else { Outcome::Unrepaired })
     }
 
+    /// Writes what a broker gave, and asks it for more as long as that is needed. `None` where it is not taken.
+    async fn lay_all(
+        &mut self,
+        handle: &Arc<PartitionHandle>,
+        range: &DamagedRange,
+        broker: &Broker,
+        mut batches: Vec<RecordBatch>,
+    ) -> Result<Option<Offset>, Outcome> {
+        let inner = Arc::clone(&self.turn.repairs.inner);
+        loop {
+            let (laid, mut given) = self.lay(handle, range, broker.id, batches).await?;
+            match laid {
+                Laid::Upto(behind) => return Ok(Some(behind)),
+                Laid::Short if inner.donors.ask_more(broker, &mut self.request, range, &mut given).await => {}
+                _ => return Ok(None),
+            }
+            batches = given;
+        }
+    }
+
     async fn lay(
         &mut self,
         handle: &Arc<PartitionHandle>,
         range: &DamagedRange,
         broker: BrokerId,
         batches: Vec<RecordBatch>,
-    ) -> Result<Laid, Outcome> {
+    ) -> Result<(Laid, Vec<RecordBatch>), Outcome> {
         let (reader, wanted) = (handle.reader.clone(), range.clone());
         let laid = blocking(move || (reader.mend(&wanted, &batches), batches)).await;
         let Some((mended, batches)) = laid else { return Err(Outcome::Gone) };
@@ -278,10 +306,10 @@ impl Job<'_> {
             Laid::Upto(behind) => {
                 self.note(range.from, behind, broker, &batches);
                 self.spare = Some((broker, batches));
-                Ok(Laid::Upto(behind))
+                Ok((Laid::Upto(behind), Vec::new()))
             }
-            Laid::Refused => Ok(Laid::Refused),
             Laid::Ended(outcome) => Err(outcome),
+            laid => Ok((laid, batches)),
         }
     }
 
@@ -300,6 +328,12 @@ impl Job<'_> {
         let gone = handle.status.has_changed().is_err();
         match &error {
             _ if gone => Laid::Ended(Outcome::Gone),
+            MendError::DoesNotFit { problem: Misfit::Short { .. }, .. } => Laid::Short,
+            MendError::DoesNotFit { problem: Misfit::Unsealed, .. } if self.changes < CHANGES => {
+                self.changes += 1;
+                self.seal().await;
+                Laid::Upto(range.from)
+            }
             MendError::DoesNotFit { .. } => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(%partition, %broker, error, "what a broker gave for a repair is not taken");
@@ -325,6 +359,14 @@ impl Job<'_> {
                 Laid::Ended(Outcome::Failed)
             }
         }
+    }
+
+    /// Has the segment that is appended to sealed, where there is room for another.
+    async fn seal(&self) {
+        let (partition, (reply, sealed)) = (self.turn.partition, oneshot::channel());
+        let _ = self.turn.repairs.inner.shards.of(partition).send(Command::Seal { partition, reply }).await;
+        // An error says that the replica is gone, which shows by itself.
+        let _ = sealed.await;
     }
 
     fn note(&mut self, from: Offset, behind: Offset, broker: BrokerId, batches: &[RecordBatch]) {

@@ -35,6 +35,7 @@ use donors::Donors;
 use live::Running;
 use stats::Stats;
 
+pub(crate) use give::Wanted;
 pub(crate) use live::Outcome;
 pub(crate) use opening::{Damaged, OpeningRepair, Repaired};
 pub(crate) use scrub::scrub;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::{BrokerId, LeaderEpoch, Offset, PartitionId};
-use holdfast_log::repair::{DamagedLog, DamagedRange, MendError};
+use holdfast_log::inspect::compacted;
+use holdfast_log::repair::{DamagedLog, DamagedRange, MendError, Misfit};
 use holdfast_log::{LogError, Recovery, ReplicaLogError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -91,6 +92,17 @@ struct Job {
     hurry: watch::Receiver<bool>,
 }
 
+/// What came of batches that were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// They were taken.
+    Done,
+    /// More of them are needed.
+    Short,
+    /// They do not belong there.
+    Refused,
+}
+
 /// Why it does not go on.
 enum End {
     /// Nobody has it, or it cannot be written.
@@ -114,7 +126,7 @@ impl Job {
     async fn repair(&mut self) -> Result<Repaired, End> {
         let partition = self.damaged.partition;
         let mut log = self.look().await?;
-        let (mut request, mut spare) = (Request::new(partition), Vec::new());
+        let (mut request, mut spare) = (self.request().await?, Vec::new());
         let (mut ranges, mut from) = (0_u64, Vec::new());
         loop {
             let (looked, next) = blocking(move || {
@@ -145,6 +157,15 @@ impl Job {
             "the damaged log was repaired from other brokers: it is opened now; see to the disk"
         );
         Ok(Repaired::Done { short })
+    }
+
+    async fn request(&self) -> Result<Request, End> {
+        let (partition, dir) = (self.damaged.partition, Arc::clone(&self.repairs.inner.dir));
+        let looking = move || compacted(&*dir.fs(), &dir.partition(partition));
+        match blocking(looking).await.ok_or(End::Over)? {
+            Ok(compacted) => Ok(Request::new(partition, compacted.tombstones_gone_below)),
+            Err(error) => Err(self.cannot(&error)),
+        }
     }
 
     async fn look(&mut self) -> Result<DamagedLog, End> {
@@ -178,11 +199,11 @@ impl Job {
         if let Some((broker, _)) =
             spare.get(first).filter(|(_, batch)| batch.header().base_offset == range.from && in_pieces(range))
         {
-            let (broker, batches) =
+            let (broker, batches): (_, Vec<RecordBatch>) =
                 (*broker, spare[first..].iter().map(|(_, batch)| batch.clone()).collect());
-            let (filled, done) = self.write(log, batches).await?;
+            let (filled, written) = self.write(log, &batches).await?;
             log = filled;
-            if done {
+            if written == Written::Done {
                 return Ok((log, broker));
             }
         }
@@ -193,14 +214,19 @@ impl Job {
             let (mut answers, mut never) = (Vec::new(), true);
             for broker in self.repairs.inner.donors.of(self.damaged.partition) {
                 let why = match self.repairs.inner.donors.ask(&broker, request, range).await {
-                    Answer::Batches(batches) => {
-                        spare.extend(batches.iter().map(|batch| (broker.id, batch.clone())));
-                        let (filled, done) = self.write(log, batches).await?;
+                    Answer::Batches(mut batches) => {
+                        let donors = &self.repairs.inner.donors;
+                        let (mut filled, mut written) = self.write(log, &batches).await?;
+                        while written == Written::Short
+                            && donors.ask_more(&broker, request, range, &mut batches).await
+                        {
+                            (filled, written) = self.write(filled, &batches).await?;
+                        }
                         log = filled;
-                        if done {
+                        if written == Written::Done {
+                            spare.extend(batches.into_iter().map(|batch| (broker.id, batch)));
                             return Ok((log, broker.id));
                         }
-                        spare.clear();
                         "its batches do not belong there".to_owned()
                     }
                     Answer::Never(why) => why.to_owned(),
@@ -233,11 +259,14 @@ impl Job {
         }
     }
 
-    /// Whether the batches were taken.
-    async fn write(&self, mut log: DamagedLog, batches: Vec<RecordBatch>) -> Result<(DamagedLog, bool), End> {
+    async fn write(
+        &self,
+        mut log: DamagedLog,
+        batches: &[RecordBatch],
+    ) -> Result<(DamagedLog, Written), End> {
         let partition = self.damaged.partition;
         loop {
-            let (may_write, given) = (Arc::clone(&self.may_write), batches.clone());
+            let (may_write, given) = (Arc::clone(&self.may_write), batches.to_vec());
             let (written, filled) = blocking(move || {
                 let allowed = lock(&may_write);
                 let filled = allowed.then(|| log.fill(&given));
@@ -254,12 +283,15 @@ impl Job {
                     let bytes = written.map(|batch| batch.bytes().len() as u64).sum();
                     self.repairs.inner.stats.repaired.add(1);
                     self.repairs.inner.stats.repaired_bytes.add(bytes);
-                    return Ok((log, true));
+                    return Ok((log, Written::Done));
+                }
+                Some(Err(MendError::DoesNotFit { problem: Misfit::Short { .. }, .. })) => {
+                    return Ok((log, Written::Short));
                 }
                 Some(Err(error @ (MendError::DoesNotFit { .. } | MendError::Changed))) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(%partition, error, "what a broker gave for a repair is not taken");
-                    return Ok((log, false));
+                    return Ok((log, Written::Refused));
                 }
                 Some(Err(MendError::Log(error))) if error.is_full() => sleep(LONGEST_PAUSE).await,
                 Some(Err(MendError::Log(error))) => return Err(self.cannot(&error)),

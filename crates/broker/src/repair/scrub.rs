@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::live::blocking;
 use super::{Outcome, Repairs, lock};
 use crate::fatal::Fatal;
+use crate::pace::Pace;
 
 /// Bytes verified at once.
 const STEP: u64 = 1 << 20;
@@ -24,7 +25,7 @@ const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
 /// Verifies every batch that is committed, log by log, `rate` bytes a second, round after round; ends with the runtime.
 pub(crate) async fn scrub(repairs: Repairs, rate: u64, fatal: Fatal) {
     let _watched = fatal.watch_thread();
-    let mut pace = Pace { rate, next: Instant::now() };
+    let mut pace = Pace::new(rate);
     // Restarts must not leave the last logs unread for ever.
     let mut first = Some(rand::random::<u32>() as usize);
     loop {
@@ -148,42 +149,5 @@ async fn look_through(repairs: &Repairs, partition: PartitionId, pace: &mut Pace
                 at = range.to;
             }
         }
-    }
-}
-
-/// Bytes in time.
-struct Pace {
-    /// A second.
-    rate: u64,
-    /// When the next may be read.
-    next: Instant,
-}
-
-impl Pace {
-    /// Waits until so many bytes have had their time. What was not used before is not made up for.
-    async fn spend(&mut self, bytes: u64) {
-        sleep_until(self.after(Instant::now(), bytes)).await;
-    }
-
-    fn after(&mut self, now: Instant, bytes: u64) -> Instant {
-        let time = Duration::from_secs_f64(bytes as f64 / self.rate.max(1) as f64);
-        self.next = self.next.max(now) + time;
-        self.next
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_take_their_time_and_a_pause_is_not_made_up_for() {
-        let start = Instant::now();
-        let mut pace = Pace { rate: 1 << 20, next: start };
-        let seconds = Duration::from_secs;
-        assert_eq!(pace.after(start, 1 << 20), start + seconds(1));
-        assert_eq!(pace.after(start, 2 << 20), start + seconds(3), "asked for early");
-        assert_eq!(pace.after(start + seconds(100), 1 << 20), start + seconds(101));
-        assert_eq!(pace.after(start + seconds(100), 1 << 20), start + seconds(102));
     }
 }

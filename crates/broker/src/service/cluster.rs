@@ -120,6 +120,9 @@ impl ClusterApi {
             failed_replicas: replicas.filter(|handle| handle.status.borrow().failed).count() as u32,
             damaged_replicas: self.context.repairs.damaged() as u32,
             repaired_places: self.context.repairs.count(),
+            compaction_passes: self.context.compaction_stats.passes(),
+            compacted_records: self.context.compaction_stats.removed_records(),
+            compacted_bytes: self.context.compaction_stats.freed_bytes(),
         }
     }
 
@@ -146,6 +149,8 @@ impl ClusterApi {
             log_end_offset: status.log_end_offset.0,
             size_bytes: *handle.size_bytes.borrow(),
             replicas: status.members.iter().map(replica).collect(),
+            cleaned_end: handle.reader.compacted().cleaned_end.0,
+            cleaned_by_all: status.cleaned_by_all.0,
         })
     }
 

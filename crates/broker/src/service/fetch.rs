@@ -42,7 +42,7 @@ const OFFSET_PATIENCE: Duration = Duration::from_secs(5);
 const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
 const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 /// The most that one batch may become when decompressed for a client without a decoder.
-const MOST_DECOMPRESSED: usize = 16 << 20;
+pub(crate) const MOST_DECOMPRESSED: usize = 16 << 20;
 /// The most that a response with plain records may hold, below what a message may.
 const MOST_PLAIN: usize = 18 << 20;
 
@@ -244,22 +244,43 @@ async fn read(
         return Ok(response);
     }
     let reading = tokio::task::spawn_blocking(move || {
+        if plain {
+            return read_plain(&handle, response, end, max_bytes);
+        }
         // Checked before it is served: a consumer never gets what the disk made of a batch.
         let whole = handle.reader.read_verified(from, end, max_bytes).map_err(ReadError::Log)?;
-        let WholeBatches { bytes, batches } = whole;
-        if let Some(last) = batches.last() {
+        if let Some(last) = whole.batches.last() {
             response.next_offset = last.header().next_offset().0;
         }
-        if plain {
-            let (records, stopped_at) = records(&batches, from, MOST_PLAIN).map_err(ReadError::Refused)?;
-            response.records = records;
-            response.next_offset = stopped_at.map_or(response.next_offset, |offset| offset.0);
-        } else {
-            response.batches = bytes;
-        }
+        response.batches = whole.bytes;
         Ok(response)
     });
     reading.await.unwrap_or_else(|_| Err(ReadError::Refused(gone())))
+}
+
+/// The records from the response's next offset on. Batches without any, which compaction and leaders leave, are passed: who
+/// reads in plain form takes an answer without records for the end.
+fn read_plain(
+    handle: &PartitionHandle,
+    mut response: FetchResponse,
+    end: Offset,
+    max_bytes: usize,
+) -> Result<FetchResponse, ReadError> {
+    let first = response.next_offset;
+    while response.records.is_empty() && response.next_offset < end.0 {
+        let from = Offset(response.next_offset);
+        let WholeBatches { batches, .. } = match handle.reader.read_verified(from, end, max_bytes) {
+            Ok(whole) => whole,
+            // Whoever asks for what comes next meets it again.
+            Err(_) if from.0 > first => break,
+            Err(error) => return Err(ReadError::Log(error)),
+        };
+        let Some(last) = batches.last() else { break };
+        let (records, stopped_at) = records(&batches, from, MOST_PLAIN).map_err(ReadError::Refused)?;
+        response.records = records;
+        response.next_offset = stopped_at.unwrap_or(last.header().next_offset()).0;
+    }
+    Ok(response)
 }
 
 /// Batches end to end. One alone is not copied.

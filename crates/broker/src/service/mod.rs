@@ -4,6 +4,7 @@ mod cluster;
 mod events;
 mod fetch;
 mod held;
+mod keys;
 mod partition;
 mod produce;
 mod repair;
@@ -28,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 pub(crate) use cluster::ClusterApi;
-pub(crate) use fetch::FetchApi;
 #[cfg(test)]
 pub(crate) use fetch::fetch_here;
+pub(crate) use fetch::{FetchApi, MOST_DECOMPRESSED};
 pub(crate) use held::{Room, hold_until_sent};
+pub(crate) use keys::KEYS_ROOM;
 pub(crate) use partition::PartitionApi;
 pub(crate) use produce::ProduceApi;
 pub(crate) use repair::{REPAIR_ROOM, RepairApi};
@@ -39,6 +41,7 @@ pub(crate) use replicate::{PEER_ROOM, ReplicationApi};
 pub(crate) use topic::TopicApi;
 
 use crate::clock::Clock;
+use crate::compaction::CompactionStats;
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::disk_space::DiskSpace;
@@ -74,6 +77,8 @@ pub(crate) struct ServiceContext {
     pub(crate) tls: Option<Tls>,
     /// Bytes of produce requests that may be under way.
     pub(crate) produce_room: Arc<Semaphore>,
+    /// For batches that are decompressed to look at their keys.
+    pub(crate) keys_room: Room,
     /// For answers to fetch requests.
     pub(crate) fetch_room: Room,
     /// Bytes of other brokers' messages that may wait at the shards.
@@ -81,6 +86,7 @@ pub(crate) struct ServiceContext {
     /// For batches that other brokers are given.
     pub(crate) repair_room: Room,
     pub(crate) repairs: Repairs,
+    pub(crate) compaction_stats: CompactionStats,
     pub(crate) channels: Channels,
     pub(crate) producer_ids: Arc<ProducerIds>,
     /// Cancelled when the broker ends in order: what waits or streams comes to its end.

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::keys::check_keys;
 use super::{ServiceContext, batch_error, ending, invalid, produce_error, through_leader_changes};
 use crate::disk_space::rounded;
 use crate::partition::Command;
@@ -167,6 +168,10 @@ async fn submit(context: &ServiceContext, append: &Append) -> Result<Submitted, 
     // Held while it waits here, for a takeover, its commit or another broker's answer.
     let room = admit(context, append)?;
     if context.leads(&map, partition, append.deadline).await {
+        let topic = map.topic(partition.topic);
+        if topic.is_some_and(|topic| topic.spec.compaction.is_some()) {
+            check_keys(&context.keys_room, &append.topic, &append.batch, append.deadline).await?;
+        }
         return submit_here(context, append, partition, room).await;
     }
     match context.remote_leader(&map, partition) {

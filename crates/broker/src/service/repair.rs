@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{ServiceContext, invalid};
+use crate::repair::Wanted;
 
 /// Bytes of answers at once. Repairs of others must not take what clients need.
 pub(crate) const REPAIR_ROOM: u64 = 32 << 20;
@@ -40,8 +41,9 @@ impl RepairService for RepairApi {
         let max_batch = usize::try_from(self.context.config.max_batch_size.0).unwrap_or(usize::MAX);
         let most = max_batch.max(max_bytes as usize).saturating_mul(2);
         let mut held = self.context.repair_room.take(most, Instant::now()).await?;
-        let from = Offset(request.from_offset);
-        let given = self.context.repairs.give(partition, from, to, max_bytes as usize).await;
+        let (from, gone) = (Offset(request.from_offset), Offset(request.tombstones_gone_below));
+        let wanted = Wanted { from, to, max_bytes: max_bytes as usize, gone };
+        let given = self.context.repairs.give(partition, wanted).await;
         let answer = match given {
             Ok(batches) => FetchBatchesResponse { batches, ..FetchBatchesResponse::default() },
             Err(missing) => FetchBatchesResponse { missing: missing.into(), batches: Bytes::new() },

@@ -129,6 +129,7 @@ mod tests {
             durable_high_watermark: Offset::ZERO,
             log_end_offset: Offset::ZERO,
             log_start_offset: Offset::ZERO,
+            tombstones_gone_below: Offset::ZERO,
             incarnation: None,
         };
         Envelope { from: replica(1), to: replica(2), epoch: LeaderEpoch::ZERO, message }

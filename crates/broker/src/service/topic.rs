@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_core::metadata::ClusterMap;
+use holdfast_core::metadata::{ClusterMap, TopicSpec};
 use holdfast_core::{ErrorCode, TopicId};
 use holdfast_proto::ApiError;
-use holdfast_proto::convert::metadata::retention_from_wire;
+use holdfast_proto::convert::metadata::topic_change_from_wire;
 use holdfast_proto::v1::topic_service_server::TopicService;
 use holdfast_proto::v1::{
     AlterTopicRequest, AlterTopicResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
@@ -48,11 +48,9 @@ impl TopicService for TopicApi {
             async move { client.alter_topic(request).await }
         };
         self.context.controllers.call_leader(call).await?;
-        let wanted = request.retention.map(retention_from_wire);
-        let altered = |map: &ClusterMap, id| {
-            let known = map.topic(id).map(|topic| topic.spec.retention);
-            wanted.is_none_or(|wanted| known.is_none_or(|known| known == wanted))
-        };
+        let change = topic_change_from_wire(&request);
+        let changed = |spec: &TopicSpec| change.applied_to(spec) == *spec;
+        let altered = |map: &ClusterMap, id| map.topic(id).is_none_or(|topic| changed(&topic.spec));
         self.wait_for(altered, &request.topic_id).await;
         Ok(Response::new(AlterTopicResponse {}))
     }

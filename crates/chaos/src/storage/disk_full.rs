@@ -78,11 +78,11 @@ pub(super) async fn inject(scene: &mut Scene<'_>) -> Result<Struck, ChaosError> 
 }
 
 /// Writing takes the disk's time: not on the threads of the runtime.
-async fn fill(mut ballast: Ballast) -> Result<Ballast, ChaosError> {
+pub(super) async fn fill(mut ballast: Ballast) -> Result<Ballast, ChaosError> {
     let filled = tokio::task::spawn_blocking(move || ballast.fill().map(|()| ballast)).await;
     filled.map_err(|error| ChaosError::client("filling a disk", &error))?.map_err(ballast_failed)
 }
 
-fn ballast_failed(source: std::io::Error) -> ChaosError {
+pub(super) fn ballast_failed(source: std::io::Error) -> ChaosError {
     ChaosError::Io { what: "filling or emptying a disk".to_owned(), source }
 }

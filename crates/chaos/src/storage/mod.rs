@@ -11,6 +11,7 @@
 mod bad_calls;
 mod ballast;
 mod bit_flips;
+mod controller_full;
 mod disk;
 mod disk_full;
 mod fetches;
@@ -69,6 +70,8 @@ pub(crate) enum StorageFault {
     BitFlips,
     /// A zone's disk is full for 15 s.
     DiskFull,
+    /// The disk of the leading controller is full for 15 s, while topics are changed.
+    ControllerDiskFull,
     /// Every flush of a broker fails with EIO for 2 s.
     FlushEio,
     /// Every write of a broker fails with ENOSPC, in bursts.
@@ -85,6 +88,7 @@ impl StorageFault {
             StorageFault::PowerAll => "power-all",
             StorageFault::BitFlips => "bit-flips",
             StorageFault::DiskFull => "disk-full",
+            StorageFault::ControllerDiskFull => "controller-disk-full",
             StorageFault::FlushEio => "flush-eio",
             StorageFault::WriteEnospc => "write-enospc",
             StorageFault::LostWriteback => "lost-writeback",
@@ -99,7 +103,7 @@ impl StorageFault {
         };
         match self {
             StorageFault::PowerZone | StorageFault::PowerAll | StorageFault::BitFlips => limits(60, 60),
-            StorageFault::DiskFull => limits(10, 10),
+            StorageFault::DiskFull | StorageFault::ControllerDiskFull => limits(10, 10),
             StorageFault::FlushEio => limits(1, 60),
             StorageFault::WriteEnospc | StorageFault::LostWriteback => limits(10, 60),
         }
@@ -126,6 +130,7 @@ impl StorageFault {
             StorageFault::PowerAll => power::all(scene).await,
             StorageFault::BitFlips => bit_flips::inject(scene, round).await,
             StorageFault::DiskFull => disk_full::inject(scene).await,
+            StorageFault::ControllerDiskFull => controller_full::inject(scene).await,
             StorageFault::FlushEio => bad_calls::flush_eio(scene, round).await,
             StorageFault::WriteEnospc => bad_calls::write_enospc(scene, round).await,
             StorageFault::LostWriteback => lost_writeback::inject(scene).await,

@@ -34,7 +34,8 @@ const HEADINGS: [&str; 12] = [
 const LEGEND: &str = "Gaps are between two acknowledgements of a partition, from the fault until all was whole again: of \
 those led where it struck, and of all others. Serving again: until every partition acknowledged, from when the power was \
 back (power-all) or space was (disk-full, write-enospc); until everything was led elsewhere, from the first flush that failed \
-(flush-eio) or the moment that space was gone (lost-writeback); otherwise the longest gap. Whole again: until every replica \
+(flush-eio) or the moment that space was gone (lost-writeback); the longest that a change of a topic took \
+(controller-disk-full); otherwise the longest gap. Whole again: until every replica \
 was in sync and mended, from when power, space or a working disk was there, or the last bit was turned.";
 
 fn cells(row: &Row) -> [String; 12] {

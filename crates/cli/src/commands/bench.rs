@@ -56,7 +56,7 @@ async fn produce(global: &Global, args: BenchProduceArgs) -> Result<ExitCode, Cl
     let mut senders = JoinSet::new();
     for (number, (producer, meter)) in producers.into_iter().zip(&meters).enumerate() {
         let pace = args.rate.map(|rate| Pace::new(start, rate, number, args.clients));
-        let sender = Sender::new(producer, meter.clone(), values.clone(), args.record, pace);
+        let sender = Sender::new(producer, meter.clone(), values.clone(), args.record, args.keys, pace);
         senders.spawn(sender.run(start + args.duration, interrupted.clone(), impatient.clone()));
     }
     let (totals, sent) = follow(&args, start, &meters, senders).await?;

@@ -36,7 +36,7 @@ pub(crate) async fn run(global: &Global, args: ConsumeArgs) -> Result<ExitCode, 
         batches = open(&client, &args, from) => batches?,
         () = interrupted.cancelled() => return Ok(ended(0, true)),
     };
-    let mut printer = Printer::new(global.format, &args.topic, args.key_separator.as_deref());
+    let mut printer = Printer::new(global.format, &args);
     let outcome = copy(&mut batches, &mut printer, args.count, &interrupted).await;
     match outcome {
         Ok(()) => Ok(ended(printer.count(), interrupted.is_cancelled())),

@@ -5,6 +5,7 @@
 //! ```
 //! A full buffer stops the splitting of lines, a full queue the reading: memory is bounded whatever the input.
 
+mod form;
 mod input;
 mod lines;
 mod outcomes;
@@ -24,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{build_failed, connect, interrupts};
 use crate::args::{CompressionArg, Global, ProduceArgs};
 use crate::exit::{self, CliError};
+use form::Form;
 use input::Input;
-use lines::{Lines, find};
+use lines::Lines;
 use outcomes::{Outcomes, Report};
 use summary::{Problem, Summary, ending};
 
@@ -51,7 +53,7 @@ pub(crate) async fn run(global: &Global, args: ProduceArgs) -> Result<ExitCode, 
     let report = args.print_offsets.then(|| Report::new(global.format));
     let (interrupted, impatient) = interrupts();
     let mut session = Session {
-        separator: args.key_separator.clone().map(String::into_bytes),
+        form: Form::of(&args),
         partition: args.partition,
         outcomes: Outcomes::new(report),
         refused: 0,
@@ -93,7 +95,7 @@ pub(crate) fn compression(arg: CompressionArg) -> Compression {
 
 struct Session {
     producer: Producer,
-    separator: Option<Vec<u8>>,
+    form: Form,
     partition: Option<u32>,
     outcomes: Outcomes,
     /// Records that the producer did not take.
@@ -127,7 +129,7 @@ impl Session {
                 }
             }
             while let Some(line) = lines.next_line() {
-                if !self.send(line, interrupted).await? {
+                if !self.send_line(line, lines.count(), interrupted).await? {
                     return Ok(());
                 }
             }
@@ -139,15 +141,39 @@ impl Session {
         if self.stopped.is_none()
             && let Some(line) = lines.last_line()
         {
-            self.send(line, interrupted).await?;
+            self.send_line(line, lines.count(), interrupted).await?;
         }
         Ok(())
     }
 
-    /// Hands one line to the producer, waiting for room; `false` where nothing more is to be sent.
-    async fn send(&mut self, line: Bytes, interrupted: &CancellationToken) -> Result<bool, CliError> {
-        let size = line.len() as u64;
-        let record = self.record(line);
+    /// Sends what a line stands for; `false` where nothing more is to be sent.
+    async fn send_line(
+        &mut self,
+        line: Bytes,
+        number: u64,
+        interrupted: &CancellationToken,
+    ) -> Result<bool, CliError> {
+        let record = match (self.form.record(line), self.partition) {
+            (Ok(record), Some(partition)) => record.with_partition(partition),
+            (Ok(record), None) => record,
+            (Err(problem), _) => {
+                let why = format!("line {number} is no record: {problem}");
+                let next = "correct that line; the lines before it were sent";
+                self.stopped = Some(Problem::Input(CliError::new(
+                    exit::DATA,
+                    "cutting the input into records",
+                    why,
+                    next,
+                )));
+                return Ok(false);
+            }
+        };
+        self.send(record, interrupted).await
+    }
+
+    /// Hands one record to the producer, waiting for room; `false` where nothing more is to be sent.
+    async fn send(&mut self, record: Record, interrupted: &CancellationToken) -> Result<bool, CliError> {
+        let size = [record.key(), record.value()].into_iter().flatten().map(<[u8]>::len).sum::<usize>();
         let sent = match self.producer.try_send(record) {
             Ok(pending) => Ok(pending),
             Err(TrySendError::Refused(error)) => Err(error),
@@ -158,7 +184,7 @@ impl Session {
         };
         match sent {
             Ok(pending) => {
-                self.taken_bytes += size;
+                self.taken_bytes += size as u64;
                 self.outcomes.push(pending)?;
             }
             Err(error) => {
@@ -185,19 +211,6 @@ impl Session {
         tokio::select! {
             sent = self.producer.send(record) => Ok(Some(sent)),
             () = interrupted.cancelled() => Ok(None),
-        }
-    }
-
-    fn record(&self, line: Bytes) -> Record {
-        let cut =
-            self.separator.as_deref().and_then(|separator| Some((find(&line, separator)?, separator.len())));
-        let record = match cut {
-            Some((at, length)) => Record::new(line.slice(at + length..)).with_key(line.slice(..at)),
-            None => Record::new(line),
-        };
-        match self.partition {
-            Some(partition) => record.with_partition(partition),
-            None => record,
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use holdfast_core::compaction::Compaction;
 use holdfast_core::metadata::{ClusterMap, Durability, Topic};
 use holdfast_core::retention::Retention;
 use holdfast_core::{BrokerId, ErrorCode};
@@ -69,6 +70,7 @@ fn facts(map: &ClusterMap, topic: &Topic) -> Value {
         "zone_waiver": topic.spec.zone_waiver,
         "retention_ms": topic.spec.retention.time_ms,
         "retention_bytes": topic.spec.retention.bytes,
+        "compaction": topic.spec.compaction.map(compaction_facts),
         "zones": zones(map, topic),
     })
 }
@@ -100,6 +102,28 @@ fn retention(retention: Retention) -> String {
         (Some(limit), None) | (None, Some(limit)) => limit,
         (Some(time), Some(size)) => format!("{time} or {size}, whichever is less"),
     }
+}
+
+/// How a topic is compacted, for programs.
+fn compaction_facts(compaction: Compaction) -> Value {
+    json!({
+        "tombstone_delay_ms": compaction.tombstone_delay_ms,
+        "min_dirty_percent": compaction.min_dirty_percent,
+    })
+}
+
+/// How a topic is compacted, in words.
+fn compaction(compaction: Option<Compaction>) -> String {
+    let Some(Compaction { tombstone_delay_ms, min_dirty_percent }) = compaction else {
+        return "none".to_owned();
+    };
+    let delay = humantime::format_duration(Duration::from_millis(tombstone_delay_ms));
+    format!("last record of each key, when {min_dirty_percent}% is new; tombstones stay {delay}")
+}
+
+/// A time in milliseconds.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an acknowledgement by this topic means.

@@ -68,6 +68,8 @@ pub struct ClusterOptions {
     pub client_endpoints: Vec<String>,
     /// Size at which log segments are sealed.
     pub segment_size: u64,
+    /// How often a broker looks for partitions to compact; `None`: as they have it.
+    pub compaction_interval: Option<Duration>,
     /// Certificates of all processes.
     pub tls: Option<Tls>,
     /// When a dead broker is replaced (`replace-after` of the controllers); `None`: as they have it.
@@ -87,6 +89,7 @@ impl ClusterOptions {
             client_port: 0,
             client_endpoints: Vec::new(),
             segment_size: LogConfig::default().segment_size.0,
+            compaction_interval: None,
             tls: None,
             replace_after: None,
             home_after: None,
@@ -344,6 +347,7 @@ impl LocalCluster {
         );
         config.client_endpoint = self.options.client_endpoints.get(number).cloned();
         config.log.segment_size = ByteSize(self.options.segment_size);
+        config.compaction_interval = self.options.compaction_interval.unwrap_or(config.compaction_interval);
         config
     }
 }

@@ -122,3 +122,47 @@ fn how_much_is_kept_is_shown_and_changed() {
     cluster.run(&["topic", "alter", "kept", "--retention", "unlimited"]).ok();
     shown("retention unlimited\n");
 }
+
+#[test]
+fn compaction_is_shown_and_changed_and_keys_and_tombstones_go_in_and_come_out() {
+    let cluster = Cluster::start(1);
+    let flags = ["-p", "1", "-r", "1", "--waive-zones", "--compact", "--tombstone-delay", "1h"];
+    cluster.run(&[&["topic", "create", "prices"][..], &flags].concat()).ok();
+    let shown = |line: &str| {
+        let described = cluster.run(&["topic", "describe", "prices"]).ok();
+        assert!(described.contains(line), "{described}");
+    };
+    shown("compaction last record of each key, when 50% is new; tombstones stay 1h\n");
+    let altered =
+        cluster.run(&["topic", "alter", "prices", "--min-dirty-percent", "20", "--retention", "24h"]).ok();
+    assert!(
+        altered.contains("retention 1day  compaction last record of each key, when 20% is new"),
+        "{altered}"
+    );
+    let facts = cluster.run(&["topic", "describe", "prices", "--format", "json"]).ok();
+    let expected = "\"compaction\":{\"min_dirty_percent\":20,\"tombstone_delay_ms\":3600000}";
+    assert!(facts.contains(expected) && facts.contains("\"retention_ms\":86400000"), "{facts}");
+
+    let produce = ["produce", "prices", "--key-separator", ":", "--tombstone", "-"];
+    cluster.run_with_input(&produce, "a:1\nb:2\na:-\n").ok();
+    let keyless = cluster.run_with_input(&["produce", "prices"], "alone\n");
+    assert_eq!(keyless.code, Some(i32::from(exit::DATA)), "{keyless:?}");
+    assert!(
+        keyless.stderr.contains("INVALID_RECORD") && keyless.stderr.contains("--key-separator"),
+        "{keyless:?}"
+    );
+    let consume = ["consume", "prices", "-e", "--key-separator", ":", "--tombstone", "-"];
+    assert_eq!(cluster.run(&consume).ok(), "a:1\nb:2\na:-\n", "only what has a key is there");
+    let lines = cluster.run(&["consume", "prices", "-e", "--format", "json"]).ok();
+    assert!(lines.contains(r#""key":"a","value":null"#), "{lines}");
+    cluster.run_with_input(&["produce", "prices", "--json"], &lines).ok();
+    assert_eq!(cluster.run(&consume).ok(), "a:1\nb:2\na:-\na:1\nb:2\na:-\n", "as it was printed");
+    let bad = cluster.run_with_input(&["produce", "prices", "--json"], "{\"key\":\"a\"}\n");
+    assert_eq!(bad.code, Some(i32::from(exit::DATA)), "{bad:?}");
+    assert!(bad.stderr.contains("line 1") && bad.stderr.contains("no value"), "{bad:?}");
+
+    cluster.run(&["topic", "alter", "prices", "--no-compact"]).ok();
+    shown("compaction none\n");
+    let details = cluster.run(&["topic", "alter", "prices", "--tombstone-delay", "1h"]);
+    details.refused(exit::USAGE, &["--compact", "not compacted"]);
+}

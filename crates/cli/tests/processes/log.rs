@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_cli::exit;
+use holdfast_core::record_batch::{BatchError, Record, RecordBatch};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -126,6 +127,43 @@ fn what_a_stopped_broker_holds_is_told_and_nothing_is_changed() {
     assert_eq!((&dumped[3]["offset"], &dumped[3]["value"]), (&4.into(), &"four".into()));
 
     assert!(contents(&stopped.data_dir) == before, "looking changes nothing");
+}
+
+/// Batches with fewer records than offsets are whole, and said to be so; a bad note of it is damage.
+#[test]
+fn what_compaction_has_left_is_told() {
+    let stopped = Stopped::in_order();
+    stopped.damage(|bytes| {
+        let batches = RecordBatch::split(bytes.clone().into()).unwrap();
+        let [marker, plain, packed] = &batches[..] else { panic!("{batches:?}") };
+        let second = |record: &Record| record.key.as_deref() == Some(b"b");
+        let kept = plain.retaining(&plain.section(), second, |left| Ok::<_, BatchError>(left.to_vec()));
+        let (first, epoch) = (packed.header().base_offset, packed.header().epoch.unwrap());
+        let filler = RecordBatch::filler(first, packed.header().next_offset(), epoch).unwrap();
+        *bytes = [marker, &kept.unwrap(), &filler].map(|batch| batch.bytes().to_vec()).concat();
+    });
+    let stats: Value =
+        serde_json::from_str(&run(&["log", "stats", stopped.data_dir(), "--format", "json"]).ok()).unwrap();
+    let log = &stats["logs"][0];
+    let numbers = ["end_offset", "records", "removed_records", "fillers", "cleaned_end", "dirty_bytes"];
+    assert_eq!(numbers.map(|name| log[name].as_u64().unwrap()), [6, 2, 4, 1, 0, 0], "{stats}");
+    let text = run(&["log", "stats", stopped.data_dir()]).ok();
+    assert!(text.contains("4 records removed"), "{text}");
+    run(&["log", "verify", stopped.data_dir()]).ok();
+    let text = run(&["log", "dump", stopped.data_dir(), "--values"]).ok();
+    assert!(
+        text.contains("1 of 3 records") && text.contains("0 of 2 records") && text.contains("filler"),
+        "{text}"
+    );
+    assert!(text.contains("it's") && !text.contains("alpha"), "{text}");
+    let dumped = lines(&run(&["log", "dump", stopped.partition(), "--format", "json"]).ok());
+    let fillers: Vec<bool> = dumped.iter().filter_map(|line| line["filler"].as_bool()).collect();
+    assert_eq!(fillers, [false, false, true]);
+
+    fs::write(stopped.partition.join("compaction"), b"nobody wrote that").unwrap();
+    let told = ends(run(&["log", "verify", stopped.data_dir(), "--format", "json"]), exit::WARNING);
+    let problem = lines(&told).swap_remove(0);
+    assert_eq!((&problem["kind"], &problem["damage"]), (&"compaction".into(), &true.into()), "{told}");
 }
 
 #[test]

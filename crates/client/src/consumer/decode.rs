@@ -1,4 +1,5 @@
-//! From fetched bytes to records: whole batches, right checksums, dense offsets, bounded decompression.
+//! From fetched bytes to records: whole batches, right checksums, no offset left out, bounded decompression. A batch may have
+//! fewer records than offsets, or none: what compaction leaves.
 
 use holdfast_core::Offset;
 use holdfast_core::record_batch::{BatchError, BatchHeader, Header, Record, RecordBatch, RecordIter};

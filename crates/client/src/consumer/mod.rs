@@ -215,7 +215,8 @@ impl ConsumerBuilder {
     }
 }
 
-/// Records of one partition, in order and without gap after those of its last batch.
+/// Records of one partition, in order, with all that there are behind those of its last batch: an offset that is missing was
+/// compacted, or is none of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedBatch {
     /// The partition.

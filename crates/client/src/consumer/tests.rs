@@ -77,6 +77,40 @@ async fn new_records_arrive_by_long_poll() {
     assert_eq!(read.unwrap(), (100..110).collect::<Vec<_>>());
 }
 
+/// Of a hundred records six are left: in batches with gaps, between stretches of which nothing is left, and behind the last.
+#[tokio::test]
+async fn a_compacted_partition_is_read_from_anywhere_to_its_end() {
+    let cluster = MockCluster::start(1, 1).await;
+    fill(&cluster, 0);
+    let left = [3, 7, 40, 41, 49, 63];
+    cluster.compact(0, |offset| left.contains(&offset));
+    assert_eq!(cluster.log(0).len(), 6, "three batches with records, and a filler behind each");
+    for start in [0, 3, 4, 8, 25, 39, 40, 42, 62, 63, 64, 70, 99, 100] {
+        let mut consumer =
+            reader(&cluster, StartAt::Offset(Offset(start)), Until::HighWatermarkAtStart).await;
+        let expected: Vec<u64> = left.iter().copied().filter(|offset| *offset >= start).collect();
+        assert_eq!(offsets(&mut consumer).await.unwrap(), expected, "from {start}");
+    }
+    let mut consumer = reader(&cluster, StartAt::Beginning, Until::Count(4)).await;
+    let mut batch = timeout(LONG, consumer.next_batch()).await.unwrap().unwrap().unwrap();
+    assert_eq!((batch.records.len(), batch.next_offset), (2, Offset(10)));
+    batch = timeout(LONG, consumer.next_batch()).await.unwrap().unwrap().unwrap();
+    assert_eq!((batch.records.len(), batch.next_offset), (2, Offset(49)), "the count ends inside a batch");
+    assert!(consumer.next_batch().await.is_none());
+}
+
+/// Answers in which there is no record are no reason to wait, to ask elsewhere, or to ask for the same again.
+#[tokio::test]
+async fn stretches_without_records_are_passed_and_what_comes_behind_is_read() {
+    let cluster = MockCluster::start(1, 1).await;
+    fill(&cluster, 0);
+    cluster.compact(0, |_| false);
+    let mut consumer = reader(&cluster, StartAt::Beginning, Until::Count(10)).await;
+    cluster.put(0, &batch(100, 10));
+    assert_eq!(offsets(&mut consumer).await.unwrap(), (100..110).collect::<Vec<_>>());
+    assert!(cluster.fetched_from().len() <= 3, "{:?}", cluster.fetched_from());
+}
+
 #[tokio::test]
 async fn all_partitions_are_merged() {
     let cluster = MockCluster::start(3, 3).await;

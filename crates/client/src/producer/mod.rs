@@ -77,8 +77,8 @@ impl Producer {
     /// a producer that need not know can drop it and look at [`stats`](Self::stats).
     ///
     /// # Errors
-    /// Where the record is too large or malformed, its partition does not exist or is given up, or the producer is
-    /// closed. The record is then certainly not stored.
+    /// Where the record is too large or malformed, lacks a key that its topic asks for, its partition does not exist or is
+    /// given up, or the producer is closed. The record is then certainly not stored.
     pub async fn send(&self, record: Record) -> Result<Pending, SendError> {
         let charge = self.inner.admit(&record)?;
         let room = &self.inner.session.ledger.room;
@@ -164,7 +164,20 @@ impl Inner {
             let message = "the record's timestamp is negative";
             return Err(SendError::failed(ApiError::new(ErrorCode::InvalidRequest, message)));
         }
+        if record.key().is_none() && self.is_compacted() {
+            // Here only this record is refused; a broker would refuse the batch that it is in.
+            let message = format!(
+                "the record has no key: topic {:?} is compacted, so every record needs one",
+                self.session.topic
+            );
+            return Err(SendError::failed(ApiError::new(ErrorCode::InvalidRecord, message)));
+        }
         Ok(charge as u32)
+    }
+
+    fn is_compacted(&self) -> bool {
+        let map = self.session.client.map();
+        map.topic(self.session.topic_id).is_some_and(|topic| topic.spec.compaction.is_some())
     }
 
     fn place(&self, record: &Record, charge: usize) -> Result<Pending, SendError> {

@@ -37,6 +37,12 @@ impl Record {
         self
     }
 
+    /// Adds a header that may lack a value.
+    pub fn with_raw_header(mut self, header: Header) -> Self {
+        self.headers.push(header);
+        self
+    }
+
     /// Sets the time in milliseconds since 1970, at least 0. Without it, the time of sending.
     pub fn with_timestamp(mut self, timestamp_ms: i64) -> Self {
         self.timestamp = Some(timestamp_ms);

@@ -55,6 +55,7 @@ pub(super) fn read(
         Command::CompleteChange { .. } => entry.completed(),
         Command::CreateTopic { .. }
         | Command::SetRetention { .. }
+        | Command::AlterTopic { .. }
         | Command::DeleteTopic { .. }
         | Command::AllocateProducerIds { .. } => Vec::new(),
     }

@@ -17,7 +17,8 @@
 //!                     for promises is to stand, here and in ELE-2
 //!              ELE-2  nobody stands while a controller in reach says that it leads itself
 //!              ELE-3  what was learned before a pause of this process counts no more after it
-//!              ELE-4  a leader that no majority has answered for `silence` does not call itself leader
+//!              ELE-4  a leader that no majority has answered for `silence`, or whose log stands still for want of room,
+//!                     does not call itself leader
 
 #[cfg(test)]
 mod simulation;
@@ -49,6 +50,15 @@ pub(crate) struct Facts {
     pub(crate) voter: bool,
     /// Its last entry.
     pub(crate) last_log: Option<LastLog>,
+    /// Whether its log stands still for want of room: it can neither lead nor vote.
+    pub(crate) stands_still: bool,
+}
+
+impl Facts {
+    /// Whether nothing in Raft itself speaks against standing for election.
+    fn may_stand(&self) -> bool {
+        self.voter && !self.leading && !self.stands_still
+    }
 }
 
 /// What to do after a look.
@@ -253,7 +263,7 @@ impl Election {
                 term == self.facts().term && now.saturating_duration_since(sent) < self.timing.silence
             })
         };
-        self.facts().leading && self.is_majority_with_this(lately)
+        self.facts().leading && !self.facts().stands_still && self.is_majority_with_this(lately)
     }
 
     /// The leader that may be believed in.
@@ -272,7 +282,7 @@ impl Election {
             term: self.facts().term,
             leader,
             lost: leader.is_none(),
-            may_stand: self.facts().voter && !self.facts().leading,
+            may_stand: self.facts().may_stand(),
             heard_ago: lease.map(|(_, heard)| now.saturating_duration_since(heard)),
             last_log: self.facts().last_log,
         }
@@ -367,7 +377,7 @@ impl Election {
 
     /// The moment from which on a majority would vote for this controller; `None` where it would not (ELE-1, ELE-2).
     fn votes_at(&self, now: Instant) -> Option<Instant> {
-        let may_stand = self.facts().voter && !self.facts().leading && self.leader(now).is_none();
+        let may_stand = self.facts().may_stand() && self.leader(now).is_none();
         if !may_stand || !self.is_settled(now) {
             return None;
         }

@@ -16,6 +16,7 @@ use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader};
 
 use super::frame::{Encoded, Frame, Mirror};
+use super::room::Room;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use super::writer::{Done, Writer};
 
@@ -55,10 +56,12 @@ impl State {
 }
 
 impl LogStore {
-    /// Opens the journal at `path`, or creates it. `hold` is let go when the last write is done.
+    /// Opens the journal at `path`, or creates it. What finds no room waits in `room`; `hold` is let go when the last write
+    /// is done.
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
         path: &Path,
+        room: Room,
         hold: impl Send + 'static,
     ) -> Result<Self, LogStoreError> {
         let mut mirror = Mirror::default();
@@ -69,7 +72,7 @@ impl LogStore {
             purged: mirror.purged(),
             entries: mirror.entries(),
         };
-        let writer = Writer::spawn(journal, mirror, hold).map_err(LogStoreError::Thread)?;
+        let writer = Writer::spawn(journal, mirror, room, hold).map_err(LogStoreError::Thread)?;
         Ok(LogStore { state: Arc::new(Mutex::new(state)), writer })
     }
 

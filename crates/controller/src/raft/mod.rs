@@ -17,6 +17,7 @@ mod frame;
 mod log_store;
 mod network;
 mod poll;
+mod room;
 mod state_machine;
 #[cfg(test)]
 mod suite;
@@ -52,6 +53,7 @@ pub(crate) use frame::{Frame, Mirror};
 use log_store::LogStore;
 pub use log_store::LogStoreError;
 use network::Peers;
+use room::Room;
 use state_machine::{StateError, StateMachine};
 use types::{CodecError, RaftError};
 pub(crate) use types::{Entry, LogId, Node, TypeConfig, Vote, decode, encode};
@@ -114,6 +116,8 @@ pub(crate) enum MessageError {
     Codec(#[from] CodecError),
     #[error("a snapshot piece at {offset} reaches beyond {MAX_SNAPSHOT} bytes")]
     TooLarge { offset: u64 },
+    #[error("this controller has no room on its disk")]
+    NoRoom,
 }
 
 /// What is known of the quorum at this moment.
@@ -139,6 +143,7 @@ pub(crate) struct Quorum {
     pristine: bool,
     timing: Timing,
     election: Arc<Mutex<Election>>,
+    room: Room,
     /// Has `campaign` look before its time.
     look_again: Arc<Notify>,
     /// What this controller says of itself.
@@ -155,14 +160,16 @@ impl std::fmt::Debug for Quorum {
 pub(crate) struct Stores {
     log: LogStore,
     state: StateMachine,
+    room: Room,
 }
 
 impl Stores {
     /// Opens them; blocks. `hold` is let go when the last write is done.
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, hold: Arc<dyn Send + Sync>) -> Result<Self, QuorumError> {
-        let log = LogStore::open(Arc::clone(&fs), &dir.join(JOURNAL), Arc::clone(&hold))?;
-        let state = StateMachine::open(fs, dir, log.purged(), hold)?;
-        Ok(Stores { log, state })
+        let room = Room::new();
+        let log = LogStore::open(Arc::clone(&fs), &dir.join(JOURNAL), room.clone(), Arc::clone(&hold))?;
+        let state = StateMachine::open(fs, dir, log.purged(), room.clone(), hold)?;
+        Ok(Stores { log, state, room })
     }
 
     /// The applied state, as everybody reads it.
@@ -191,7 +198,7 @@ impl Quorum {
         let election = Arc::new(Mutex::new(Election::new(Instant::now(), config.id, ids, timing)));
         let peers = Peers::new(cluster, config.id.0, &voters, tls, Arc::clone(&election));
         let serving = stores.state.serving();
-        let pristine = stores.log.is_pristine();
+        let (pristine, room) = (stores.log.is_pristine(), stores.room);
         let raft = Raft::new(config.id.0, Arc::new(settings), peers.clone(), stores.log, stores.state).await;
         Ok(Quorum {
             raft: raft.map_err(|error| QuorumError::Raft(error.to_string()))?,
@@ -202,6 +209,7 @@ impl Quorum {
             pristine,
             timing,
             election,
+            room,
             look_again: Arc::default(),
             news: Arc::new(watch::Sender::new(News::default())),
         })
@@ -259,7 +267,13 @@ impl Quorum {
             leading: metrics.state == ServerState::Leader,
             voter: metrics.membership_config.membership().voter_ids().any(|voter| voter == self.id.0),
             last_log: last.map(LastLog::from),
+            stands_still: self.room.is_lacking(),
         }
+    }
+
+    /// Whether this controller's log stands still for want of room.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.room.is_lacking()
     }
 
     /// Where a controller is reached.
@@ -269,6 +283,10 @@ impl Quorum {
 
     /// Has a command carried out by the quorum; answers when it is applied here.
     pub(crate) async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        // Raft would keep it until there is room.
+        if self.room.is_lacking() {
+            return Err(ProposeError::NotLeader);
+        }
         let write = tokio::time::timeout(PROPOSAL_PATIENCE, self.raft.client_write(command));
         match write.await {
             Ok(Ok(response)) => response.data.result.map_err(ProposeError::Refused),
@@ -283,6 +301,9 @@ impl Quorum {
 
     /// Waits until everything that was committed is applied here; false where this is not the leader.
     pub(crate) async fn catch_up(&self) -> bool {
+        if self.room.is_lacking() {
+            return false;
+        }
         let caught_up = async {
             loop {
                 match self.raft.ensure_linearizable().await {
@@ -318,6 +339,7 @@ impl Quorum {
         let request: AppendEntriesRequest<TypeConfig> = decode(payload)?;
         let vote = request.vote;
         self.heard_if_known(&vote);
+        self.check_room()?;
         let result = self.raft.append_entries(request).await;
         if !matches!(result, Err(_) | Ok(AppendEntriesResponse::HigherVote(_))) {
             self.heard(&vote);
@@ -333,6 +355,11 @@ impl Quorum {
                 election.heard(now, leader);
             }
         });
+    }
+
+    /// While the log stands still, so does Raft, which would keep every message until it goes on. They count as lost.
+    fn check_room(&self) -> Result<(), MessageError> {
+        if self.room.is_lacking() { Err(MessageError::NoRoom) } else { Ok(()) }
     }
 
     fn heard(&self, vote: &Vote) {
@@ -353,6 +380,7 @@ impl Quorum {
         self.election(|election, now| {
             election.courted(now, ControllerId(by.node_id), by.term, last_log);
         });
+        self.check_room()?;
         Ok(encode(&self.raft.vote(request).await)?.into())
     }
 
@@ -383,6 +411,7 @@ impl Quorum {
         if offset.saturating_add(request.data.len() as u64) > MAX_SNAPSHOT {
             return Err(MessageError::TooLarge { offset });
         }
+        self.check_room()?;
         let result = self.raft.install_snapshot(request).await;
         if result.as_ref().is_ok_and(|answer| answer.vote == vote) {
             self.heard(&vote);
@@ -402,7 +431,20 @@ impl Quorum {
             () = cancel.cancelled() => Ok(()),
             () = poll::run(self, answered) => Ok(()),
             () = campaign::run(self, changed) => Ok(()),
+            () = self.watch_room() => Ok(()),
             error = self.stopped() => Err(error),
+        }
+    }
+
+    /// For ever: tells raft's clock and the election when the log stands still, and when it goes on.
+    async fn watch_room(&self) {
+        let mut room = self.room.subscribe();
+        // The sender lives as long as `self`.
+        while room.changed().await.is_ok() {
+            let lacking = *room.borrow_and_update();
+            // Ticks would pile up in front of a raft that does not look at them.
+            self.raft.runtime_config().tick(!lacking);
+            self.look_again.notify_one();
         }
     }
 
@@ -436,6 +478,8 @@ impl Quorum {
 
     /// Stops taking part; what is acknowledged is durable anyway.
     pub(crate) async fn shutdown(&self) {
+        // Raft ends only when its log has answered.
+        self.room.give_up();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }

@@ -1,7 +1,7 @@
 //! Applies what is committed, and keeps snapshots.
 //!
 //! Starting takes the newer of table and snapshot; openraft then applies the rest of the log. A table that cannot be
-//! read, or cannot be written, is thrown away and nothing is lost.
+//! read, or cannot be written, is thrown away and nothing is lost; one that cannot be made is done without.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::room::Room;
 use super::types::{
     CodecError, Entry, LogId, Response, StorageError, StorageIOError, StoredMembership, TypeConfig, decode,
     encode,
@@ -64,11 +65,12 @@ impl StateMachine {
         fs: Arc<dyn Fs>,
         dir: &Path,
         purged: Option<LogId>,
+        room: Room,
         hold: Arc<dyn Send + Sync>,
     ) -> Result<Self, StateError> {
-        let snapshots = Snapshots { file: SnapshotFile::new(fs, dir), latest: Arc::default() };
+        let snapshots = Snapshots { file: SnapshotFile::new(fs, dir), latest: Arc::default(), room };
         let table_dir = dir.join("applied");
-        let (table, stored) = open_table(&table_dir)?;
+        let (table, stored) = open_table(&table_dir);
         let (metadata, position) = match (stored, snapshots.load()) {
             (stored, Ok(snapshot)) => newer(stored, snapshot),
             (Some(stored), Err(error)) if stored.1.last_applied >= purged => {
@@ -87,17 +89,18 @@ impl StateMachine {
             let snapshot = format!("the newest state is of {:?}", position.last_applied);
             return Err(StateError::Lost { purged, snapshot });
         }
-        table.replace(&metadata, encode(&position)?)?;
-        let ready = position.last_applied.is_some();
-        Ok(StateMachine {
+        let (ready, encoded) = (position.last_applied.is_some(), encode(&position)?);
+        let mut machine = StateMachine {
             serving: Arc::new(Serving::new(metadata, ready)),
             position,
-            table: Some(table),
+            table,
             table_dir,
             snapshots,
             observer: Observer::default(),
             _hold: hold,
-        })
+        };
+        machine.replace_table(encoded);
+        Ok(machine)
     }
 
     /// What everybody reads.
@@ -147,6 +150,14 @@ impl StateMachine {
         Ok(())
     }
 
+    /// Has the table hold what the memory holds, and nothing else.
+    fn replace_table(&mut self, position: Vec<u8>) {
+        let Some(table) = &self.table else { return };
+        if let Err(error) = self.serving.with(|metadata| table.replace(metadata, position)) {
+            self.give_up_table(&error);
+        }
+    }
+
     fn give_up_table(&mut self, error: &TableError) {
         let dir = self.table_dir.display();
         tracing::warn!(%error, %dir, "the table of applied state fails; it is made anew at the next start");
@@ -156,8 +167,8 @@ impl StateMachine {
 
 type Stored = (Metadata, Position);
 
-/// Opens the table, or makes it anew where it does not make sense.
-fn open_table(dir: &Path) -> Result<(Table, Option<Stored>), StateError> {
+/// Opens the table, or makes it anew where it does not make sense. Where that fails, as it does on a full disk, there is none.
+fn open_table(dir: &Path) -> (Option<Table>, Option<Stored>) {
     let opened = Table::open(dir).map_err(StateError::from).and_then(|table| {
         let stored = match table.load()? {
             Some((metadata, position)) => Some((metadata, decode(&position)?)),
@@ -166,10 +177,13 @@ fn open_table(dir: &Path) -> Result<(Table, Option<Stored>), StateError> {
         Ok((table, stored))
     });
     match opened {
-        Ok(opened) => Ok(opened),
+        Ok((table, stored)) => (Some(table), stored),
         Err(error) => {
             tracing::warn!(%error, dir = %dir.display(), "the table of applied state is made anew");
-            Ok((Table::recreate(dir)?, None))
+            let made = Table::recreate(dir).inspect_err(|error| {
+                tracing::warn!(%error, dir = %dir.display(), "the table of applied state cannot be made; going without it");
+            });
+            (made.ok(), None)
         }
     }
 }
@@ -185,6 +199,7 @@ struct Snapshots {
     file: SnapshotFile,
     /// Of which entry the file is. Held while the file is written: a slow build must not replace a newer one.
     latest: Arc<Mutex<Option<LogId>>>,
+    room: Room,
 }
 
 impl Snapshots {
@@ -208,9 +223,29 @@ impl Snapshots {
         if *latest > meta.last_log_id {
             return Ok(());
         }
-        self.file.write(&head, body)?;
+        self.write_file(&head, body)?;
         *latest = meta.last_log_id;
         Ok(())
+    }
+}
+
+impl Snapshots {
+    /// Writes the file once there is room for it. Only snapshots wait for that: the log finds out for itself.
+    fn write_file(&self, head: &[u8], body: &[u8]) -> Result<(), SnapshotError> {
+        let mut told = false;
+        loop {
+            match self.file.write(head, body) {
+                Err(error) if error.is_full() => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(%error, "no room on the disk: a snapshot waits until there is some");
+                    }
+                    if !self.room.wait() {
+                        return Err(error);
+                    }
+                }
+                written => return written,
+            }
+        }
     }
 }
 
@@ -304,12 +339,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let metadata = metadata.await.map_err(failed)?;
         self.position = Position { last_applied: meta.last_log_id, membership: meta.last_membership.clone() };
         let position = encode(&self.position).map_err(|error| StorageIOError::write_state_machine(&error))?;
-        if let Some(table) = &self.table
-            && let Err(error) = table.replace(&metadata, position)
-        {
-            self.give_up_table(&error);
-        }
         self.serving.replace(metadata);
+        self.replace_table(position);
         self.observer.note(Observation::Replaced);
         self.serving.set_ready();
         Ok(())

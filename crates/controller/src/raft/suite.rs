@@ -7,6 +7,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::log_store::LogStore;
+use super::room::Room;
 use super::state_machine::StateMachine;
 use super::types::{StorageError, TypeConfig};
 
@@ -16,8 +17,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let fs = Arc::new(RealFs);
-        let log = LogStore::open(fs.clone(), &dir.path().join("journal"), ()).unwrap();
-        let state = StateMachine::open(fs, dir.path(), log.purged(), Arc::new(())).unwrap();
+        let log = LogStore::open(fs.clone(), &dir.path().join("journal"), Room::new(), ()).unwrap();
+        let state = StateMachine::open(fs, dir.path(), log.purged(), Room::new(), Arc::new(())).unwrap();
         Ok((dir, log, state))
     }
 }

@@ -1,9 +1,9 @@
 //! Changes that somebody asks for: topics and producer ids. The leader takes them, others say who leads.
 
-use holdfast_core::metadata::{Applied, Command};
+use holdfast_core::metadata::{Applied, Command, TopicChange};
 use holdfast_core::{ErrorCode, TopicId};
 use holdfast_proto::ApiError;
-use holdfast_proto::convert::metadata::{retention_from_wire, topic_spec_from_wire};
+use holdfast_proto::convert::metadata::{topic_change_from_wire, topic_spec_from_wire};
 use holdfast_proto::internal::v1::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 use holdfast_proto::v1::{
     AlterTopicRequest, AlterTopicResponse, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
@@ -48,8 +48,9 @@ pub(super) async fn alter_topic(
     let named = shared.quorum.serving().with_map(|map| map.topic_named(&request.name).map(|topic| topic.id));
     let id = named.filter(|id| request.topic_id.is_empty() || id.to_bytes()[..] == request.topic_id[..]);
     let Some(id) = id else { return Err(not_named(&request.name, named)) };
-    if let Some(retention) = request.retention.map(retention_from_wire) {
-        propose(shared, Command::SetRetention { id, retention }).await?;
+    let change = topic_change_from_wire(&request);
+    if change != TopicChange::default() {
+        propose(shared, Command::AlterTopic { id, change }).await?;
     }
     Ok(AlterTopicResponse {})
 }

@@ -43,6 +43,12 @@ fn not_leader(quorum: &Quorum, id: ControllerId) -> ApiError {
                 .with("leader_id", leader)
                 .with("leader_endpoint", endpoint)
         }
+        None if quorum.stands_still() => {
+            let message = format!(
+                "controller {id} has no room on its disk, and takes nothing until there is some; it hears of no other leader"
+            );
+            ApiError::new(ErrorCode::ControllerUnavailable, message)
+        }
         None => {
             ApiError::new(ErrorCode::ControllerUnavailable, "the controllers have no leader at the moment")
         }

@@ -42,6 +42,10 @@ impl RaftRpc {
 fn respond(result: Result<Bytes, MessageError>) -> Result<Response<RaftResponse>, Status> {
     match result {
         Ok(payload) => Ok(Response::new(RaftResponse { payload })),
+        // To the other this controller is out of reach, and is tried again after a pause.
+        Err(error @ MessageError::NoRoom) => {
+            Err(ApiError::new(ErrorCode::Unavailable, error.to_string()).into())
+        }
         Err(error) => Err(ApiError::new(ErrorCode::InvalidRequest, error.to_string()).into()),
     }
 }

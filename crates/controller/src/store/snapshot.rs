@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_core::metadata::{ClusterMap, MapError, Metadata, Update};
-use holdfast_log::{Fs, OpenMode, atomic_write};
+use holdfast_log::{Fs, OpenMode, atomic_write, is_full};
 use serde::{Deserialize, Serialize};
 
 use super::crc32c;
@@ -41,6 +41,13 @@ pub(crate) enum SnapshotError {
     Postcard(#[from] postcard::Error),
     #[error("snapshot body: {0}")]
     Map(#[from] MapError),
+}
+
+impl SnapshotError {
+    /// Whether there is no room for it: it may be written when there is.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, SnapshotError::Io(error) if is_full(error))
+    }
 }
 
 /// What travels.

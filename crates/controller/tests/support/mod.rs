@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_controller::{Controller, ControllerConfig, ControllerError, VoterConfig};
 use holdfast_core::metadata::ClusterMap;
 use holdfast_core::{ControllerId, ZoneId};
+use holdfast_log::{Fs, RealFs};
 use holdfast_proto::ApiError;
 use holdfast_proto::convert::metadata::update_from_wire;
 use holdfast_proto::internal::v1::controller_service_client::ControllerServiceClient;
@@ -48,6 +50,8 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 /// Three controllers, of which some may be down.
 pub(crate) struct Quorum {
     pub(crate) configs: Vec<ControllerConfig>,
+    /// Where each keeps vote, log and snapshots.
+    disks: Vec<Arc<dyn Fs>>,
     nodes: Vec<Option<Node>>,
     _dir: tempfile::TempDir,
 }
@@ -60,11 +64,17 @@ struct Node {
 impl Quorum {
     /// Starts three. `adjust` changes their configurations.
     pub(crate) fn start(adjust: impl Fn(&mut ControllerConfig)) -> Self {
+        Quorum::start_on((0..3).map(|_| Arc::new(RealFs) as _).collect(), adjust)
+    }
+
+    /// The same on three disks.
+    pub(crate) fn start_on(disks: Vec<Arc<dyn Fs>>, adjust: impl Fn(&mut ControllerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (configs, listeners) = configure(dir.path(), adjust);
-        let mut quorum = Quorum { nodes: Vec::new(), configs, _dir: dir };
+        let mut quorum = Quorum { nodes: Vec::new(), disks, configs, _dir: dir };
         for (index, listener) in listeners.into_iter().enumerate() {
-            let node = start_node(CLUSTER, &quorum.configs[index], Some(listener)).unwrap();
+            let disk = Arc::clone(&quorum.disks[index]);
+            let node = start_node(disk, CLUSTER, &quorum.configs[index], Some(listener)).unwrap();
             quorum.nodes.push(Some(node));
         }
         quorum
@@ -80,6 +90,12 @@ impl Quorum {
 
     pub(crate) fn controller(&self, index: usize) -> &Controller {
         &self.nodes[index].as_ref().unwrap().controller
+    }
+
+    /// Whether it has stopped by itself.
+    pub(crate) fn has_failed(&self, index: usize) -> bool {
+        use futures::FutureExt as _;
+        self.controller(index).failed().now_or_never().is_some()
     }
 
     fn running(&self) -> impl Iterator<Item = (usize, &Controller)> {
@@ -102,7 +118,8 @@ impl Quorum {
 
     /// Starts it again on its old folder and port.
     pub(crate) fn restart(&mut self, index: usize) {
-        self.nodes[index] = Some(start_node(CLUSTER, &self.configs[index], None).unwrap());
+        let disk = Arc::clone(&self.disks[index]);
+        self.nodes[index] = Some(start_node(disk, CLUSTER, &self.configs[index], None).unwrap());
     }
 
     /// Waits until all that run agree on a leader that runs; gives its index.
@@ -177,6 +194,7 @@ fn configure(
 }
 
 fn start_node(
+    disk: Arc<dyn Fs>,
     cluster: &str,
     config: &ControllerConfig,
     reserved: Option<std::net::TcpListener>,
@@ -186,14 +204,16 @@ fn start_node(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let controller = runtime.block_on(async {
         let listener = eventually("the port", || async { Listener::bind(&config.listen).await.ok() }).await;
-        Controller::start(cluster.to_owned(), config.clone(), None, listener).await
+        // The lock and what is no more than a cache are on the system's own.
+        std::fs::create_dir_all(&config.data_dir).unwrap();
+        Controller::start_on(disk, cluster.to_owned(), config.clone(), None, listener).await
     })?;
     Ok(Node { controller, runtime })
 }
 
 /// Starts a controller that is expected to refuse.
 pub(crate) fn start_error(cluster: &str, config: &ControllerConfig) -> ControllerError {
-    match start_node(cluster, config, None) {
+    match start_node(Arc::new(RealFs), cluster, config, None) {
         Ok(_) => panic!("started"),
         Err(error) => error,
     }

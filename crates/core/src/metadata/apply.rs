@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Appointment, BrokerRegistration, Command, MetadataError, TopicSpec};
+use super::command::{Appointment, BrokerRegistration, Command, MetadataError, TopicChange, TopicSpec};
 use super::invariants::violation;
 use super::placement::{LeaderChoice, place};
 use super::{Broker, ClusterMap, Object, Partition, Register, Topic, Update};
+use crate::compaction::Compaction;
 use crate::mutant;
 use crate::retention::Retention;
 use crate::{BrokerId, Incarnation, PartitionId, ReplicaId, Term, TopicId};
@@ -70,7 +71,10 @@ impl Metadata {
             Command::FenceBrokers(brokers) => change.fence_brokers(brokers),
             Command::CreateTopic { id, name, spec } => change.create_topic(*id, name, spec),
             Command::DeleteTopic { id } => change.delete_topic(*id),
-            Command::SetRetention { id, retention } => change.set_retention(*id, *retention),
+            Command::SetRetention { id, retention } => {
+                change.alter_topic(*id, TopicChange { retention: Some(*retention), ..TopicChange::default() })
+            }
+            Command::AlterTopic { id, change: altered } => change.alter_topic(*id, *altered),
             Command::Appoint(appointments) => change.appoint_all(appointments),
             Command::DrainBroker { id, incarnation } => change.drain_broker(*id, *incarnation),
             Command::Reassign(reassignments) => change.reassign_all(reassignments),
@@ -171,8 +175,10 @@ impl Change<'_> {
         let least = if spec.zone_waiver { 1 } else { 3 };
         check_range("replication", spec.replication, least..=MAX_REPLICATION)?;
         check_retention(spec.retention)?;
+        check_compaction(spec.compaction)?;
         let same = |known: &&Topic| {
-            let asked = TopicSpec { retention: known.spec.retention, ..spec.clone() };
+            let TopicSpec { retention, compaction, .. } = known.spec;
+            let asked = TopicSpec { retention, compaction, ..spec.clone() };
             known.name == name && known.spec == asked && !known.deleted
         };
         if self.map.topic(id).filter(same).is_some() {
@@ -205,12 +211,13 @@ impl Change<'_> {
         Ok(Applied::Done)
     }
 
-    fn set_retention(&mut self, id: TopicId, retention: Retention) -> Result<Applied, MetadataError> {
-        check_retention(retention)?;
+    fn alter_topic(&mut self, id: TopicId, change: TopicChange) -> Result<Applied, MetadataError> {
         let topic = self.map.topic(id).filter(|topic| !topic.deleted);
         let topic = topic.ok_or(MetadataError::UnknownTopic { id })?;
-        if topic.spec.retention != retention {
-            let spec = TopicSpec { retention, ..topic.spec.clone() };
+        let spec = change.applied_to(&topic.spec);
+        check_retention(spec.retention)?;
+        check_compaction(spec.compaction)?;
+        if topic.spec != spec {
             let changed = Topic { spec, version: self.index, ..topic.clone() };
             self.put(Object::Topic(changed));
         }
@@ -316,6 +323,11 @@ fn check_retention(retention: Retention) -> Result<(), MetadataError> {
     };
     check("milliseconds of retention", retention.time_ms, MIN_RETENTION_MS)?;
     check("bytes of retention", retention.bytes, MIN_RETENTION_BYTES)
+}
+
+fn check_compaction(compaction: Option<Compaction>) -> Result<(), MetadataError> {
+    let Some(Compaction { min_dirty_percent, .. }) = compaction else { return Ok(()) };
+    check_range("percent of dirty bytes", u32::from(min_dirty_percent), 1..=100)
 }
 
 fn check_range(what: &str, value: u32, allowed: std::ops::RangeInclusive<u32>) -> Result<(), MetadataError> {

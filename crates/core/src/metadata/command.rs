@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Durability;
+use crate::compaction::Compaction;
 use crate::retention::Retention;
 use crate::{BrokerId, DirId, ErrorCode, Incarnation, PartitionId, Term, TopicId, ZoneId};
 
@@ -35,8 +36,10 @@ pub struct TopicSpec {
     pub durability: Durability,
     /// Whether fewer than three replicas or zones are accepted: the topic then does not survive the loss of a zone.
     pub zone_waiver: bool,
-    /// How much of each partition is kept. The only one of these that can be changed.
+    /// How much of each partition is kept. Can be changed.
     pub retention: Retention,
+    /// Whether and how it is compacted: only the last record of each key stays. Can be changed.
+    pub compaction: Option<Compaction>,
 }
 
 impl Default for TopicSpec {
@@ -47,11 +50,13 @@ impl Default for TopicSpec {
             durability: Durability::Disk,
             zone_waiver: false,
             retention: Retention::default(),
+            compaction: None,
         }
     }
 }
 
-/// How a [`TopicSpec`] is encoded: as before there was a retention, where there is none. Formats on disk outlive versions.
+/// How a [`TopicSpec`] is encoded: as before there was a retention or a compaction, where there is none. Formats on disk
+/// outlive versions.
 #[derive(Serialize, Deserialize)]
 struct EncodedSpec {
     partitions: u32,
@@ -66,15 +71,17 @@ enum EncodedRest {
     NoWaiver,
     ZoneWaiver,
     Retention { zone_waiver: bool, retention: Retention },
+    Compaction { zone_waiver: bool, retention: Retention, compaction: Compaction },
 }
 
 impl From<TopicSpec> for EncodedSpec {
     fn from(spec: TopicSpec) -> Self {
-        let TopicSpec { partitions, replication, durability, zone_waiver, retention } = spec;
-        let rest = match (retention.is_unlimited(), zone_waiver) {
-            (true, false) => EncodedRest::NoWaiver,
-            (true, true) => EncodedRest::ZoneWaiver,
-            (false, _) => EncodedRest::Retention { zone_waiver, retention },
+        let TopicSpec { partitions, replication, durability, zone_waiver, retention, compaction } = spec;
+        let rest = match (compaction, retention.is_unlimited(), zone_waiver) {
+            (Some(compaction), ..) => EncodedRest::Compaction { zone_waiver, retention, compaction },
+            (None, true, false) => EncodedRest::NoWaiver,
+            (None, true, true) => EncodedRest::ZoneWaiver,
+            (None, false, _) => EncodedRest::Retention { zone_waiver, retention },
         };
         EncodedSpec { partitions, replication, durability, rest }
     }
@@ -83,12 +90,15 @@ impl From<TopicSpec> for EncodedSpec {
 impl From<EncodedSpec> for TopicSpec {
     fn from(encoded: EncodedSpec) -> Self {
         let EncodedSpec { partitions, replication, durability, rest } = encoded;
-        let (zone_waiver, retention) = match rest {
-            EncodedRest::NoWaiver => (false, Retention::default()),
-            EncodedRest::ZoneWaiver => (true, Retention::default()),
-            EncodedRest::Retention { zone_waiver, retention } => (zone_waiver, retention),
+        let (zone_waiver, retention, compaction) = match rest {
+            EncodedRest::NoWaiver => (false, Retention::default(), None),
+            EncodedRest::ZoneWaiver => (true, Retention::default(), None),
+            EncodedRest::Retention { zone_waiver, retention } => (zone_waiver, retention, None),
+            EncodedRest::Compaction { zone_waiver, retention, compaction } => {
+                (zone_waiver, retention, Some(compaction))
+            }
         };
-        TopicSpec { partitions, replication, durability, zone_waiver, retention }
+        TopicSpec { partitions, replication, durability, zone_waiver, retention, compaction }
     }
 }
 
@@ -176,13 +186,40 @@ pub enum Command {
         /// How many.
         count: u32,
     },
-    /// More or less of a topic is kept from now on.
+    /// More or less of a topic is kept from now on. What there was before [`AlterTopic`](Command::AlterTopic); logs hold it.
     SetRetention {
         /// Its identity.
         id: TopicId,
         /// How much.
         retention: Retention,
     },
+    /// Settings of a topic change, all of them or none.
+    AlterTopic {
+        /// Its identity.
+        id: TopicId,
+        /// Which, and to what.
+        change: TopicChange,
+    },
+}
+
+/// What of a topic is to change. What is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicChange {
+    /// How much of it is kept.
+    pub retention: Option<Retention>,
+    /// Whether and how it is compacted.
+    pub compaction: Option<Option<Compaction>>,
+}
+
+impl TopicChange {
+    /// What `spec` becomes.
+    pub fn applied_to(&self, spec: &TopicSpec) -> TopicSpec {
+        TopicSpec {
+            retention: self.retention.unwrap_or(spec.retention),
+            compaction: self.compaction.unwrap_or(spec.compaction),
+            ..spec.clone()
+        }
+    }
 }
 
 /// Why a command changed nothing.

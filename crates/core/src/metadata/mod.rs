@@ -26,7 +26,9 @@ mod unclean;
 mod upkeep;
 
 pub use apply::{Applied, Metadata};
-pub use command::{Appointment, BrokerRegistration, Command, MetadataError, Reassignment, TopicSpec};
+pub use command::{
+    Appointment, BrokerRegistration, Command, MetadataError, Reassignment, TopicChange, TopicSpec,
+};
 pub use map::{ClusterMap, MapError, Update};
 pub use placement::{majority, zone_rule_holds};
 pub use unclean::unclean_leaders;

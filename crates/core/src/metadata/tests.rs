@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::compaction::Compaction;
 use crate::retention::Retention;
 use crate::{BrokerId, DirId, Incarnation, PartitionId, Term};
 
@@ -198,6 +199,48 @@ fn how_much_is_kept_can_be_changed_and_nothing_absurd_is_taken() {
     cluster.apply(Command::DeleteTopic { id: topic }).unwrap();
     let error = cluster.apply(set(None, None)).unwrap_err();
     assert!(matches!(error, MetadataError::UnknownTopic { .. }), "{error}");
+}
+
+#[test]
+fn compaction_can_be_changed_beside_retention_and_a_bad_combination_changes_nothing() {
+    let mut cluster = Cluster::new();
+    let topic = cluster.create("t", 1);
+    let alter = |retention, compaction| Command::AlterTopic {
+        id: topic,
+        change: TopicChange { retention, compaction },
+    };
+    let spec_of = |cluster: &Cluster| cluster.metadata.map().topic(topic).unwrap().spec.clone();
+    let hourly = Compaction { tombstone_delay_ms: 3_600_000, min_dirty_percent: 10 };
+    let hour = Retention { time_ms: Some(3_600_000), bytes: None };
+    cluster.apply(alter(None, Some(Some(hourly)))).unwrap();
+    assert_eq!(
+        (spec_of(&cluster).compaction, spec_of(&cluster).retention),
+        (Some(hourly), Retention::default())
+    );
+    cluster.apply(alter(Some(hour), None)).unwrap();
+    let both = spec_of(&cluster);
+    assert_eq!((both.compaction, both.retention), (Some(hourly), hour));
+    // The one who created it asks again, not having heard the first answer.
+    let asked = TopicSpec { partitions: 1, ..TopicSpec::default() };
+    cluster.apply(Command::CreateTopic { id: topic, name: "t".to_owned(), spec: asked }).unwrap();
+
+    let never = Compaction { min_dirty_percent: 0, ..hourly };
+    let beyond = Compaction { min_dirty_percent: 101, ..hourly };
+    let absurd = Retention { time_ms: Some(1), bytes: None };
+    for bad in [
+        alter(Some(Retention::default()), Some(Some(never))),
+        alter(Some(Retention::default()), Some(Some(beyond))),
+        alter(Some(absurd), Some(None)),
+    ] {
+        assert_eq!(cluster.apply(bad).unwrap_err().code(), crate::ErrorCode::InvalidRequest);
+        assert_eq!(spec_of(&cluster), both, "half of it was done");
+    }
+    let spec = TopicSpec { compaction: Some(never), ..TopicSpec::default() };
+    let create = Command::CreateTopic { id: TopicId(77), name: "u".to_owned(), spec };
+    assert_eq!(cluster.apply(create).unwrap_err().code(), crate::ErrorCode::InvalidRequest);
+
+    cluster.apply(alter(None, Some(None))).unwrap();
+    assert_eq!((spec_of(&cluster).compaction, spec_of(&cluster).retention), (None, hour));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Every offset of a log stays covered by one batch, so that a compacted log is as contiguous as any other:
 //! - A batch with records left keeps its header but for count, length and checksum, and its records as they were.
-//! - Of a batch with none left, of which somebody may still ask whose it was, the header stays.
+//! - Of a batch with none left, of which somebody may still ask whose it was, the header stays, without a codec.
 //! - Any number of others, one behind the other and of one epoch, become a *filler*: a header and nothing else.
 //!
 //! Kafka's clients read all three: its own compaction leaves the first two.
@@ -94,7 +94,10 @@ impl RecordBatch {
             _ if self.header.is_append_time() => (self.header.base_timestamp, self.header.max_timestamp),
             _ => (self.header.base_timestamp, latest.max(self.header.base_timestamp)),
         };
-        let header = BatchHeader { records: count, base_timestamp, max_timestamp, ..self.header };
+        // Nothing is there to be decompressed: no codec takes that for its own.
+        let attributes =
+            if count == 0 { self.header.attributes & !Compression::MASK } else { self.header.attributes };
+        let header = BatchHeader { records: count, attributes, base_timestamp, max_timestamp, ..self.header };
         Ok(RecordBatch::sealed(header, left)?)
     }
 
@@ -160,6 +163,12 @@ mod tests {
         assert_eq!(empty.records().unwrap().count(), 0);
         assert!(!empty.header().is_filler());
         assert!(keeping(&batch(10, &["a", "b"], None), &[]).header().is_filler());
+        let mut builder = RecordBatchBuilder::new();
+        builder.push(100, Some(b"a"), None, &[]).unwrap();
+        let packed = |section: &[u8]| Ok::<_, BatchError>(section.to_vec());
+        let packed = builder.finish_with(Some(producer), Compression::Zstd, packed).unwrap();
+        assert_eq!(keeping(&packed, &["a"]).header().compression(), Compression::Zstd);
+        assert_eq!(keeping(&packed, &[]).header().compression(), Compression::None, "nothing to decompress");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    const MASK: u16 = 0x07;
+    pub(super) const MASK: u16 = 0x07;
 
     fn from_attributes(attributes: u16) -> Option<Compression> {
         match attributes & Self::MASK {

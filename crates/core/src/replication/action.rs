@@ -58,6 +58,13 @@ pub enum Action {
         /// What is known of the producers of what lies below.
         producers: ProducerTable,
     },
+    /// Take note of where tombstones may be gone, in place of what was noted before, be it higher or lower; durable before the
+    /// next action is performed. No pass that began before may swap anything in any more that it wrote by a higher bound, and
+    /// no batches below that are kept in memory may be given to other replicas (R45).
+    NoteTombstonesGone {
+        /// Offset below which tombstones may be dropped, and may be missing (exclusive). May lie above the log end.
+        below: Offset,
+    },
     /// Flush the log, then say `Event::Flushed`. Requests may be merged.
     Flush {
         /// To be given back: a flush that began before a truncation proves nothing after it.

@@ -43,7 +43,8 @@ impl Replica {
     /// When a leader has something to do.
     pub(super) fn leader_deadline(&self, leader: &Leader) -> Timestamp {
         let cut_off = if leader.has_pending() { self.contact(Timestamp(0), leader).ends } else { None };
-        cut_off.map_or(leader.deadline(), |at| at.min(leader.deadline()))
+        let deadline = self.lead_due(leader).min(leader.stalled_at);
+        cut_off.map_or(deadline, |at| at.min(deadline))
     }
 
     /// What waits for its commit ends with an unknown outcome once no majority was heard from for the quorum timeout.

@@ -50,6 +50,18 @@ pub enum Event {
         /// A batch boundary of the log.
         to: Offset,
     },
+    /// How far the log is cleaned now: higher after a pass, lower where something was put back that had been cleaned away. Also
+    /// without news. Never of a log that was cut or begun anew since (R45).
+    Cleaned {
+        /// Offset below which everything was cleaned (exclusive).
+        cleaned_end: Offset,
+    },
+    /// A pass over the log is about to begin, and would drop tombstones below: as far as that may be, the log takes note of
+    /// it with `Action::NoteTombstonesGone` (R45).
+    DropTombstones {
+        /// Exclusive: up to here they are old enough.
+        below: Offset,
+    },
     /// A write, a flush or a read of the log failed. Nothing is tried again (R35). To be said before another action
     /// is performed: those still to come may rest on the one that failed.
     StorageFailed,

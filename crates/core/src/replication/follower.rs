@@ -25,12 +25,38 @@ pub(super) struct Follower {
     pub(super) heard: Option<Timestamp>,
     /// Where the leader's log starts, as it said with the data that was accepted last.
     pub(super) leader_start: Offset,
+    /// What the leader knows to be cleaned by all (R45).
+    pub(super) cleaned_by_all: Offset,
 }
 
 impl Follower {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         self.retry_at
     }
+
+    /// The log is to be copied from its start on, and what a non-voter has to come to asked for anew.
+    pub(super) fn lose_log(&mut self) {
+        (self.retry_at, self.rejoin_target) = (None, None);
+    }
+}
+
+/// `Message::Lead`, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lead {
+    pub(super) high_watermark: Offset,
+    pub(super) log_end_offset: Offset,
+    pub(super) cleaned_by_all: Offset,
+}
+
+/// What became of batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// They are in the log.
+    Yes,
+    /// They do not continue it.
+    No,
+    /// They do, and what is there does not go with them: it was given up (R45).
+    BegunAnew,
 }
 
 /// `Message::Data`, taken apart.
@@ -41,19 +67,14 @@ pub(super) struct Data {
     pub(super) durable_high_watermark: Offset,
     pub(super) log_end_offset: Offset,
     pub(super) log_start_offset: Offset,
+    pub(super) tombstones_gone_below: Offset,
     pub(super) incarnation: Option<Incarnation>,
 }
 
 impl Replica {
     /// R18.
-    pub(super) fn handle_lead(
-        &mut self,
-        now: Timestamp,
-        from: ReplicaId,
-        epoch: LeaderEpoch,
-        high_watermark: Offset,
-        log_end_offset: Offset,
-    ) {
+    pub(super) fn handle_lead(&mut self, now: Timestamp, from: ReplicaId, epoch: LeaderEpoch, lead: Lead) {
+        let Lead { high_watermark, log_end_offset, .. } = lead;
         if epoch > self.promise {
             self.raise(epoch);
         }
@@ -65,17 +86,18 @@ impl Replica {
             self.high_watermark = self.high_watermark.max(high_watermark.min(self.epochs.end()));
         }
         let behind = log_end_offset > self.epochs.end() || high_watermark > self.high_watermark;
+        let cleaned_by_all = lead.cleaned_by_all;
         let Role::Follower(follower) = &mut self.role else { return };
         if follower.leader == Some(from) {
             // Data, or the news of a watermark, may have been lost on the way; an acknowledgement too.
             let stuck = !follower.progressed && behind;
-            follower.progressed = false;
+            (follower.progressed, follower.cleaned_by_all) = (false, cleaned_by_all);
             if !stuck && follower.retry_at.is_none() {
                 follower.heard = Some(now);
             }
             self.send_fetch(now, stuck);
         } else {
-            *follower = Follower { leader: Some(from), ..Follower::default() };
+            *follower = Follower { leader: Some(from), cleaned_by_all, ..Follower::default() };
             self.send_fetch(now, true);
         }
     }
@@ -92,8 +114,14 @@ impl Replica {
         let rejoins = nonvoter && follower.rejoin_target.is_none();
         let kind = if rejoins { FetchKind::Rejoin } else { FetchKind::Follow };
         let unflushed = if mutant!(FollowerAcksBeforeFlush) { position.end } else { self.durable_end };
-        let fetch =
-            Message::Fetch { position, durable_end: unflushed, incarnation: self.incarnation, kind, restart };
+        let fetch = Message::Fetch {
+            position,
+            durable_end: unflushed,
+            incarnation: self.incarnation,
+            kind,
+            restart,
+            cleaned_end: self.cleaned_end(),
+        };
         self.send(leader, self.promise, fetch);
     }
 
@@ -111,11 +139,12 @@ impl Replica {
 
     fn follow(&mut self, now: Timestamp, data: Data) {
         let Data { echo, batches, high_watermark, durable_high_watermark, .. } = data;
-        let Data { log_end_offset, log_start_offset, incarnation, .. } = data;
+        let Data { log_end_offset, log_start_offset, tombstones_gone_below, incarnation, .. } = data;
         let appended = !batches.is_empty();
-        if !self.apply(now, echo, batches) {
-            self.ask_again_after_gap(now, echo);
-            return;
+        match self.apply(now, echo, batches, tombstones_gone_below) {
+            Applied::Yes => {}
+            Applied::No => return self.ask_again_after_gap(now, echo),
+            Applied::BegunAnew => return self.send_fetch(now, true),
         }
         let end = self.epochs.end();
         // R29: the log is verified up to its end now, so the watermark holds for it as far as it reaches.
@@ -155,15 +184,26 @@ impl Replica {
         }
     }
 
-    /// Appends batches that continue the log at `echo`; changes nothing where they do not (R20, R21, R22).
-    pub(super) fn apply(&mut self, now: Timestamp, echo: Position, batches: Vec<RecordBatch>) -> bool {
+    /// Appends batches that continue the log at `echo`; changes nothing where they do not (R20, R21, R22). They come from a log
+    /// whose tombstones may be gone below `gone_below` (R45).
+    pub(super) fn apply(
+        &mut self,
+        now: Timestamp,
+        echo: Position,
+        batches: Vec<RecordBatch>,
+        gone_below: Offset,
+    ) -> Applied {
         if (echo != self.position() && !mutant!(ApplyAnywhere)) || !self.continues(&batches) {
-            return false;
+            return Applied::No;
         }
         if !batches.is_empty() {
+            if !self.fits_tombstones(gone_below) {
+                self.forget_log();
+                return Applied::BegunAnew;
+            }
             self.append(now, batches);
         }
-        true
+        Applied::Yes
     }
 
     fn continues(&self, batches: &[RecordBatch]) -> bool {
@@ -211,6 +251,11 @@ impl Replica {
         if cut >= self.epochs.end() || !allowed {
             return false;
         }
+        // R45, in an unclean term only: records below the cut are gone for the sake of later ones that were given up.
+        if cut < self.compacted.cleaned_end && !mutant!(CutCleaned) {
+            self.forget_log();
+            return true;
+        }
         self.truncate(if mutant!(CutTooDeep) { Offset(cut.0.saturating_sub(1)) } else { cut });
         true
     }
@@ -231,6 +276,7 @@ impl Replica {
             incarnation: self.incarnation,
             kind: FetchKind::Follow,
             restart: false,
+            cleaned_end: self.cleaned_end(),
         };
         self.send(leader, self.promise, fetch);
     }

@@ -7,8 +7,10 @@ use super::contact::Contact;
 use super::event::RequestId;
 use super::message::{FetchKind, Message, Position};
 use super::outbox::Outbox;
+use super::pace::Pace;
 use super::producers::SequenceCheck;
 use super::quorum::committed;
+use super::recovery::from_there_on;
 use super::{Action, Replica, ReplicaConfig, Role};
 use crate::metadata::{Durability, LeaderState};
 use crate::mutant;
@@ -24,33 +26,38 @@ pub(super) struct Fetch {
     pub(super) incarnation: Incarnation,
     pub(super) kind: FetchKind,
     pub(super) restart: bool,
+    pub(super) cleaned_end: Offset,
 }
 
 /// What the leader knows of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Progress {
+pub(super) struct Progress {
     /// End of what it holds.
     matched: Offset,
     /// End of what it holds on disk.
     durable: Offset,
     /// The same two ends as it said last: lower after it lost something. What was counted stays counted all the same.
-    told: (Offset, Offset),
-    heard: Timestamp,
+    pub(super) told: (Offset, Offset),
+    pub(super) heard: Timestamp,
     /// Whether its position was accepted since the stream to it was last opened.
-    streaming: bool,
+    pub(super) streaming: bool,
     /// Whether a read for it is under way.
-    reading: bool,
+    pub(super) reading: bool,
+    /// Where tombstones were gone when that read began (R45).
+    read_bound: Offset,
+    /// What it said last to be cleaned; nothing as long as it has not been heard (R45).
+    cleaned_end: Offset,
     /// What to send next.
-    next: Offset,
+    pub(super) next: Offset,
     /// Sent and not acknowledged: end offset and size of each message.
-    inflight: VecDeque<(Offset, usize)>,
+    pub(super) inflight: VecDeque<(Offset, usize)>,
     inflight_bytes: usize,
     /// High watermark, durable high watermark and log start offset that it was told.
-    announced: [Offset; 3],
+    pub(super) announced: [Offset; 3],
     /// A rejoining process that is owed an answer (R36).
-    rejoining: Option<Incarnation>,
+    pub(super) rejoining: Option<Incarnation>,
     /// Whether it held what was committed when this was last looked at.
-    in_sync: bool,
+    pub(super) in_sync: bool,
 }
 
 impl Progress {
@@ -62,6 +69,8 @@ impl Progress {
             heard: now,
             streaming: false,
             reading: false,
+            read_bound: Offset::ZERO,
+            cleaned_end: Offset::ZERO,
             next: Offset::ZERO,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
@@ -126,18 +135,18 @@ struct Pending {
 pub(super) struct Leader {
     /// Offset of the marker.
     pub(super) start: Offset,
-    peers: BTreeMap<ReplicaId, Progress>,
+    pub(super) peers: BTreeMap<ReplicaId, Progress>,
     /// By offset of the last record.
     pending: BTreeMap<(Offset, RequestId), Pending>,
     pending_bytes: usize,
-    lead_at: Timestamp,
-    stalled_at: Timestamp,
+    pub(super) pace: Pace,
+    pub(super) stalled_at: Timestamp,
     /// Whether the controllers were told that it does not get on, and not yet that it does again.
-    stall_told: bool,
+    pub(super) stall_told: bool,
     /// Whether the marker is committed.
     pub(super) settled: bool,
     /// The high watermark when the leader last made itself heard: who has not come so far since is behind.
-    due: Offset,
+    pub(super) due: Offset,
 }
 
 impl Leader {
@@ -152,7 +161,7 @@ impl Leader {
             peers: peers.map(|peer| (peer, Progress::new(now))).collect(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
-            lead_at: now + config.lead_interval,
+            pace: Pace::new(now),
             stalled_at: now + config.stall_timeout,
             stall_told: false,
             settled: false,
@@ -168,8 +177,9 @@ impl Leader {
         in_sync
     }
 
-    pub(super) fn deadline(&self) -> Timestamp {
-        self.lead_at.min(self.stalled_at)
+    /// What all that follow said to be cleaned; `None` where nobody does.
+    pub(super) fn cleaned_by_peers(&self) -> Option<Offset> {
+        self.peers.values().map(|peer| peer.cleaned_end).min()
     }
 
     /// When a member was heard from last.
@@ -304,7 +314,7 @@ impl Replica {
 
     /// Sends batches that start at the peer's `next`; none at all carry the watermarks.
     fn send_data(&mut self, to: ReplicaId, batches: Vec<RecordBatch>) {
-        let announced = self.announcement();
+        let (announced, tombstones_gone_below) = (self.announcement(), self.told_gone_below());
         let Role::Active(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&to) else { return };
         let echo = self.epochs.position_at(peer.next);
@@ -320,6 +330,7 @@ impl Replica {
             durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
             log_start_offset: self.epochs.base().end,
+            tombstones_gone_below,
             incarnation: peer.rejoining.take(),
         };
         self.send(to, self.promise, data);
@@ -343,6 +354,7 @@ impl Replica {
             return;
         }
         let Some(peer) = leader.peers.get_mut(&from) else { return };
+        peer.cleaned_end = fetch.cleaned_end;
         if self.epochs.is_below_start(position) {
             peer.streaming = false;
             peer.heard = now;
@@ -427,6 +439,7 @@ impl Replica {
         let room = peer.inflight_bytes < self.config.inflight_limit;
         if peer.streaming && !peer.reading && room && peer.next < end {
             peer.reading = true;
+            peer.read_bound = self.compacted.tombstones_gone_below;
             let (from, max_bytes) = (peer.next, self.config.read_size);
             self.outbox.push(Action::Read { to, epoch, from, max_bytes });
         }
@@ -442,8 +455,15 @@ impl Replica {
         let Role::Active(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&to) else { return };
         peer.reading = false;
-        if peer.streaming && peer.next == from && !batches.is_empty() {
-            self.send_data(to, batches);
+        // What was read before more tombstones might go is not told as if it had been read since (R45).
+        let timely = peer.read_bound == self.compacted.tombstones_gone_below;
+        if peer.streaming && peer.next == from && timely && !batches.is_empty() {
+            let batches = from_there_on(from, batches);
+            // Where nothing is left, the position is inside of a batch, as no sound log's is.
+            peer.streaming = !batches.is_empty();
+            if peer.streaming {
+                self.send_data(to, batches);
+            }
         }
         self.read_for(to);
     }
@@ -506,7 +526,7 @@ impl Replica {
     }
 
     /// What every follower has to know.
-    fn announcement(&self) -> [Offset; 3] {
+    pub(super) fn announcement(&self) -> [Offset; 3] {
         [self.high_watermark, self.durable_high_watermark, self.epochs.base().end]
     }
 
@@ -540,16 +560,18 @@ impl Replica {
     }
 
     /// R17, and the heartbeat of R41.
-    pub(super) fn send_lead(&mut self, now: Timestamp) {
-        let interval = self.config.lead_interval;
-        let Role::Active(leader) = &mut self.role else { return };
-        leader.lead_at = now + interval;
+    pub(super) fn send_lead(&mut self) {
+        let Role::Active(leader) = &self.role else { return };
         let peers: Vec<ReplicaId> = leader.peers.keys().copied().collect();
         self.lead_to(peers);
     }
 
     fn lead_to(&mut self, peers: Vec<ReplicaId>) {
-        let lead = Message::Lead { high_watermark: self.high_watermark, log_end_offset: self.epochs.end() };
+        let lead = Message::Lead {
+            high_watermark: self.high_watermark,
+            log_end_offset: self.epochs.end(),
+            cleaned_by_all: self.cleaned_by_all(),
+        };
         for peer in peers {
             self.send(peer, self.promise, lead.clone());
         }
@@ -588,11 +610,13 @@ impl Replica {
 
     pub(super) fn leader_timer(&mut self, now: Timestamp) {
         let Role::Active(leader) = &self.role else { return };
-        let (lead, stalled) = (leader.lead_at <= now, leader.stalled_at <= now);
+        let (lead, stalled) = (self.lead_due(leader) <= now, leader.stalled_at <= now);
+        let calm = self.is_calm(leader);
         self.answer_cut_off(now);
         if lead {
             self.review_in_sync(now);
-            self.send_lead(now);
+            self.begin_round(now, calm);
+            self.send_lead();
         }
         if stalled {
             self.restart_stall_clock(now);

@@ -49,6 +49,8 @@ pub enum Message {
         high_watermark: Offset,
         /// The leader's log end offset.
         log_end_offset: Offset,
+        /// Offset below which the logs of all that follow were cleaned, by what they said last (R45).
+        cleaned_by_all: Offset,
     },
     /// The sender's position: it acknowledges everything below (R18, R25).
     Fetch {
@@ -62,6 +64,8 @@ pub enum Message {
         kind: FetchKind,
         /// Whether data is wanted (again) from the position on; otherwise this only acknowledges.
         restart: bool,
+        /// Offset below which its log was cleaned (R45).
+        cleaned_end: Offset,
     },
     /// The position parts from the sender's log (R19).
     Diverge {
@@ -98,6 +102,8 @@ pub enum Message {
         log_end_offset: Offset,
         /// The sender's log start offset (R44).
         log_start_offset: Offset,
+        /// Offset below which tombstones may be missing from the sender's log (R45).
+        tombstones_gone_below: Offset,
         /// The incarnation of the rejoining fetch that this answers (R36).
         incarnation: Option<Incarnation>,
     },

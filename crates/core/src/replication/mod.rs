@@ -22,8 +22,10 @@
 //!   REP-7  high watermarks ≤ log end offset; a leader's moves only past its own marker
 //!   REP-8  committed records of a producer are in its order, without gap or repeat; what was acknowledged stays
 //!   REP-9  nothing above the high watermark is trimmed, and the log start never goes back
+//!   REP-10 of each key the record committed last is there, and no older one whose tombstone is gone
 
 mod action;
+mod compaction;
 mod contact;
 mod epochs;
 mod event;
@@ -32,6 +34,7 @@ mod invariants;
 mod leader;
 mod message;
 mod outbox;
+mod pace;
 mod producers;
 mod quorum;
 mod recovery;
@@ -45,11 +48,11 @@ pub use action::{Acknowledged, Action, DurableState, ProduceError};
 pub use epochs::EpochIndex;
 pub use event::{Event, RequestId};
 pub use message::{Assignment, Envelope, FetchKind, Message, Position};
-pub use producers::{Appended, KnownProducer, ProducerTable, SequenceCheck};
+pub use producers::{Appended, KnownProducer, ProducerTable, REMEMBERED, SequenceCheck};
 pub use quorum::{committed, is_quorum, is_recovery_quorum};
 
 pub use setup::{Loaded, ReplicaConfig, ReplicaStatus};
-pub use stored::{Checkpoint, FoundLog, StoredReplica, tail_is_lost};
+pub use stored::{Checkpoint, Compacted, FoundLog, StoredReplica, tail_is_lost};
 
 use follower::Follower;
 use leader::Leader;
@@ -84,6 +87,7 @@ pub struct Replica {
     recovered: Option<Term>,
     epochs: EpochIndex,
     producers: ProducerTable,
+    compacted: Compacted,
     durable_end: Offset,
     /// Counts truncations, so that a flush from before one proves nothing after it.
     generation: u64,
@@ -112,6 +116,7 @@ impl Replica {
             recovered: loaded.state.recovered,
             epochs: loaded.epochs,
             producers: if mutant!(ForgetSequences) { ProducerTable::default() } else { loaded.producers },
+            compacted: loaded.compacted,
             durable_end: Offset::ZERO,
             generation: first_number,
             flush_at: None,
@@ -127,16 +132,21 @@ impl Replica {
         let forgets = replica.config.durability == Durability::Memory && !mutant!(VoteAfterTailLoss);
         let tail_lost = loaded.tail_lost && forgets;
         let forgot = tail_lost || (loaded.damaged && !mutant!(VoteAfterDamage));
+        // R45: records below the end are gone for the sake of later ones that were flushed, and are not here.
+        let cut_short = loaded.compacted.cleaned_end > end;
+        let forgot = forgot || cut_short;
         let demoted = forgot && !replica.nonvoter && !mutant!(ForgetTailLoss);
         replica.nonvoter |= forgot;
         // R8, R46: a new replica promises its first term without having been asked; that too must be on disk before
         // anybody hears from it, or the next run of the process could obey an earlier term.
         let created = replica.assignment.is_none() && replica.promise > LeaderEpoch::ZERO;
         let created = created && !mutant!(CreateWithoutPersist);
-        if demoted || created {
+        if (demoted && !cut_short) || created {
             replica.outbox.persist_first(replica.durable_state());
         }
-        if end > Offset::ZERO {
+        if cut_short {
+            replica.forget_log();
+        } else if end > Offset::ZERO {
             replica.outbox.push(Action::Flush { generation: replica.generation });
         }
         // R10: a leader that restarts goes on without the controller.
@@ -155,6 +165,8 @@ impl Replica {
             (_, Event::Flushed { generation, end }) => self.handle_flushed(now, generation, end),
             (_, Event::Read { to, epoch, from, batches }) => self.handle_read(now, to, epoch, from, batches),
             (_, Event::Trim { to }) => self.handle_trim(to),
+            (_, Event::Cleaned { cleaned_end }) => self.handle_cleaned(cleaned_end),
+            (_, Event::DropTombstones { below }) => self.handle_drop_tombstones(below),
             (_, Event::StorageFailed) => self.handle_storage_failed(),
             (_, Event::PeerConnected { broker }) => self.handle_peer_connected(now, broker),
             (_, Event::Timer) => self.handle_timer(now),
@@ -197,9 +209,11 @@ impl Replica {
             } else {
                 self.high_watermark
             },
+            durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
             members: self.member_progress(),
             settled: matches!(&self.role, Role::Active(leader) if leader.settled),
+            cleaned_by_all: self.cleaned_by_all(),
             heard: match &self.role {
                 Role::Follower(follower) => follower.heard,
                 _ => None,
@@ -351,11 +365,21 @@ impl Replica {
         match message {
             Message::Fence { .. } => self.handle_fence(from, epoch),
             Message::FenceOk { position, voter } => self.handle_fence_ok(now, from, epoch, position, voter),
-            Message::Lead { high_watermark, log_end_offset } => {
-                self.handle_lead(now, from, epoch, high_watermark, log_end_offset);
+            Message::Lead { high_watermark, log_end_offset, cleaned_by_all } => {
+                let lead = follower::Lead { high_watermark, log_end_offset, cleaned_by_all };
+                self.handle_lead(now, from, epoch, lead);
             }
-            Message::Fetch { position, durable_end, incarnation, kind, restart } => {
-                let fetch = leader::Fetch { from, epoch, position, durable_end, incarnation, kind, restart };
+            Message::Fetch { position, durable_end, incarnation, kind, restart, cleaned_end } => {
+                let fetch = leader::Fetch {
+                    from,
+                    epoch,
+                    position,
+                    durable_end,
+                    incarnation,
+                    kind,
+                    restart,
+                    cleaned_end,
+                };
                 self.handle_fetch(now, fetch);
             }
             Message::Diverge { echo, common } => self.handle_diverge(now, from, epoch, echo, common),
@@ -370,6 +394,7 @@ impl Replica {
                 durable_high_watermark,
                 log_end_offset,
                 log_start_offset,
+                tombstones_gone_below,
                 incarnation,
             } => {
                 let data = follower::Data {
@@ -379,6 +404,7 @@ impl Replica {
                     durable_high_watermark,
                     log_end_offset,
                     log_start_offset,
+                    tombstones_gone_below,
                     incarnation,
                 };
                 self.handle_data(now, from, epoch, data);
@@ -514,6 +540,7 @@ impl Replica {
             self.producers.truncate(end);
         }
         self.durable_end = self.durable_end.min(end);
+        self.compacted.cleaned_end = self.compacted.cleaned_end.min(end);
         self.durable_high_watermark = self.durable_high_watermark.min(end);
         if end < self.high_watermark {
             // R37, in an unclean term only: what was noted of the watermark is taken back first.

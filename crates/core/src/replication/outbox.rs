@@ -86,6 +86,7 @@ fn after_failure(action: Action) -> Option<Action> {
         | Action::Truncate { .. }
         | Action::Trim { .. }
         | Action::Reset { .. }
+        | Action::NoteTombstonesGone { .. }
         | Action::Flush { .. }
         | Action::Read { .. }
         | Action::Send(_) => None,

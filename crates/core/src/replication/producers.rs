@@ -9,7 +9,7 @@ use crate::record_batch::{BatchHeader, ProducerRef};
 use crate::{Offset, ProducerId};
 
 /// How many of a producer's last batches are remembered, as in Kafka: a producer keeps at most five in flight.
-const REMEMBERED: usize = 5;
+pub const REMEMBERED: usize = 5;
 
 /// What to do with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

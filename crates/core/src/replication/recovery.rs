@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::follower::Applied;
 use super::leader::Leader;
 use super::message::{FetchKind, Message, Position};
 use super::producers::ProducerTable;
@@ -11,6 +12,10 @@ use crate::metadata::{Durability, LeaderState};
 use crate::mutant;
 use crate::record_batch::RecordBatch;
 use crate::{BrokerId, LeaderEpoch, Offset, ReplicaId, Timestamp};
+
+/// Members that do not answer are asked again less and less often, down to one in so many retry intervals: where thousands of
+/// replicas are still being opened, asking is most of what there is to do.
+const SELDOM: u32 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct FenceReply {
@@ -27,6 +32,8 @@ pub(super) struct Recovery {
     /// Whether the copy got on since the last retry.
     progressed: bool,
     retry_at: Timestamp,
+    /// Until the retry after that one, in retry intervals.
+    retry_after: u32,
     stalled_at: Timestamp,
 }
 
@@ -37,6 +44,7 @@ impl Recovery {
             copying: None,
             progressed: false,
             retry_at: now + config.retry_interval,
+            retry_after: 2,
             stalled_at: now + config.stall_timeout,
         }
     }
@@ -153,6 +161,7 @@ impl Replica {
         } else {
             recovery.copying = Some((source, target));
             recovery.progressed = true;
+            (recovery.retry_at, recovery.retry_after) = (now + self.config.retry_interval, 1);
             self.fetch_copy(source);
         }
     }
@@ -165,6 +174,7 @@ impl Replica {
             incarnation: self.incarnation,
             kind: FetchKind::Recover,
             restart: true,
+            cleaned_end: self.cleaned_end(),
         };
         self.send(source, self.promise, fetch);
     }
@@ -193,6 +203,7 @@ impl Replica {
 
     pub(super) fn source_read(&mut self, to: ReplicaId, from: Offset, batches: Vec<RecordBatch>) {
         let trimmed = from < self.epochs.base().end;
+        let batches = from_there_on(from, batches);
         if !self.is_reported_source(self.promise) || trimmed || batches.is_empty() {
             return;
         }
@@ -203,6 +214,7 @@ impl Replica {
             durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
             log_start_offset: self.epochs.base().end,
+            tombstones_gone_below: self.told_gone_below(),
             incarnation: None,
         };
         self.send(to, self.promise, data);
@@ -213,7 +225,7 @@ impl Replica {
         let Role::Recovering(recovery) = &mut self.role else { return };
         let Some((source, target)) = recovery.copying.filter(|&(source, _)| source == from) else { return };
         recovery.progressed = true;
-        if self.apply(now, data.echo, data.batches) {
+        if self.apply(now, data.echo, data.batches, data.tombstones_gone_below) != Applied::No {
             self.go_on_copying(now, source, target);
         }
     }
@@ -264,6 +276,7 @@ impl Replica {
             self.recovered = Some(self.promise.term);
             self.outbox.persist_first(self.durable_state());
         }
+        self.bound_own_tombstones();
         let start = self.epochs.end();
         let marker = RecordBatch::marker(start, self.promise, self.me.broker);
         let audience = self.assignment.as_ref().map(super::Assignment::audience).unwrap_or_default();
@@ -271,7 +284,7 @@ impl Replica {
         self.role = Role::Active(Leader::new(now, &self.config, start, peers));
         self.append(now, vec![marker]);
         self.vote_again();
-        self.send_lead(now);
+        self.send_lead();
         self.report(self.promise, LeaderState::Active, mutant!(CompleteBeforeMarker));
         self.advance(now);
     }
@@ -304,7 +317,10 @@ impl Replica {
             recovery.stalled_at = now + self.config.stall_timeout;
         }
         if recovery.retry_at <= now {
-            recovery.retry_at = now + self.config.retry_interval;
+            recovery.retry_at = now + self.config.retry_interval * recovery.retry_after;
+            if recovery.copying.is_none() {
+                recovery.retry_after = (recovery.retry_after * 2).min(SELDOM);
+            }
             let lost = recovery.copying.filter(|_| !recovery.progressed);
             recovery.progressed = false;
             if let Some((source, _)) = lost {
@@ -320,6 +336,19 @@ impl Replica {
             self.report(promise, LeaderState::Stalled, false);
         }
     }
+}
+
+/// Batches that were read for another replica: of the first one what lies at `from` or above. Only a filler goes on below
+/// (R21, R45); nothing is left where another one does.
+pub(super) fn from_there_on(from: Offset, mut batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+    let Some(first) = batches.first_mut().filter(|first| first.header().base_offset < from) else {
+        return batches;
+    };
+    match first.clipped(from, first.header().next_offset()) {
+        Some(rest) => *first = rest,
+        None => batches.clear(),
+    }
+    batches
 }
 
 /// R14: what makes one log win over another.

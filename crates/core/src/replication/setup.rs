@@ -6,6 +6,7 @@ use super::action::DurableState;
 use super::epochs::EpochIndex;
 use super::message::Assignment;
 use super::producers::ProducerTable;
+use super::stored::Compacted;
 use crate::metadata::Durability;
 use crate::mutant;
 use crate::{Incarnation, LeaderEpoch, Offset, ReplicaId, Timestamp};
@@ -27,6 +28,9 @@ pub struct ReplicaConfig {
     pub retry_interval: Duration,
     /// How often an active leader makes itself heard.
     pub lead_interval: Duration,
+    /// How often one does of which nobody has anything to learn. Not more than a third of `quorum_timeout`: one that waited
+    /// for so long must not be taken for cut off when the next answer is late.
+    pub calm_lead_interval: Duration,
     /// A leader that heard from no majority for this long refuses new batches.
     pub quorum_timeout: Duration,
     /// A leader that does not get on for this long asks to be replaced (R17, R41).
@@ -43,6 +47,7 @@ impl Default for ReplicaConfig {
             pending_limit: 64 << 20,
             retry_interval: Duration::from_millis(150),
             lead_interval: Duration::from_millis(250),
+            calm_lead_interval: Duration::from_secs(1),
             quorum_timeout: Duration::from_secs(3),
             stall_timeout: Duration::from_secs(5),
         }
@@ -62,6 +67,8 @@ pub struct Loaded {
     pub epochs: EpochIndex,
     /// Producers of the log as recovered.
     pub producers: ProducerTable,
+    /// How far the log was compacted.
+    pub compacted: Compacted,
     /// A lower bound of the high watermark.
     pub high_watermark: Offset,
     /// Whether batches that were written may be gone: no clean shutdown and another boot of the machine (R34).
@@ -86,6 +93,7 @@ impl Loaded {
             state: DurableState { promise, assignment: None, nonvoter: false, recovered: None },
             epochs: EpochIndex::default(),
             producers: ProducerTable::default(),
+            compacted: Compacted::default(),
             high_watermark: Offset::ZERO,
             tail_lost: false,
             damaged: false,
@@ -107,6 +115,8 @@ pub struct ReplicaStatus {
     pub epoch: LeaderEpoch,
     /// End of what is known to be committed.
     pub high_watermark: Offset,
+    /// End of what is known to be on the disks of a majority.
+    pub durable_high_watermark: Offset,
     /// End of its log.
     pub log_end_offset: Offset,
     /// Members of the set with the end of what they are known to hold; only where active.
@@ -114,6 +124,8 @@ pub struct ReplicaStatus {
     /// Whether the high watermark covers all that was ever committed: a leader's does once its marker is committed
     /// (R31).
     pub settled: bool,
+    /// Offset below which the logs of all replicas were cleaned, as far as it knows (R45).
+    pub cleaned_by_all: Offset,
     /// When a follower last heard from its leader: bounds how old its high watermark is (R30).
     pub heard: Option<Timestamp>,
 }

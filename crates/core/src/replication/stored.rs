@@ -95,6 +95,17 @@ impl StoredReplica {
     }
 }
 
+/// How far a log was compacted (R45).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Compacted {
+    /// Offset below which everything was cleaned (exclusive): of each key no more than the last record below it is left there.
+    /// Where it lies above the log end, records are gone for the sake of later ones that are not there (any more).
+    pub cleaned_end: Offset,
+    /// Offset below which tombstones may be gone (exclusive). No older record of their keys is left. Above the log end where
+    /// the log is being copied from one that lacks them.
+    pub tombstones_gone_below: Offset,
+}
+
 /// A replica's log as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FoundLog {
@@ -102,6 +113,8 @@ pub struct FoundLog {
     pub epochs: EpochIndex,
     /// Its producers.
     pub producers: ProducerTable,
+    /// How far it was compacted.
+    pub compacted: Compacted,
     /// Whether it took the place of one that was damaged, and is empty.
     pub put_aside: bool,
     /// Whether it was damaged, and some of what it may have held is not in it any more, although all that is known to have
@@ -112,13 +125,14 @@ pub struct FoundLog {
 impl Loaded {
     /// A replica of which something is stored.
     pub fn found(me: ReplicaId, incarnation: Incarnation, stored: &StoredReplica, log: FoundLog) -> Loaded {
-        let FoundLog { epochs, producers, put_aside, shortened } = log;
+        let FoundLog { epochs, producers, compacted, put_aside, shortened } = log;
         Loaded {
             me,
             incarnation,
             state: stored.state.clone(),
             epochs,
             producers,
+            compacted,
             high_watermark: if put_aside { Offset::ZERO } else { stored.checkpoint.high_watermark },
             tail_lost: stored.tail_lost,
             damaged: put_aside || shortened,
@@ -132,7 +146,7 @@ impl Loaded {
     pub fn with_unexplained_log(mut self, log: FoundLog) -> Loaded {
         self.damaged = log.epochs.end() > Offset::ZERO;
         self.state.promise = self.state.promise.max(log.epochs.last_epoch());
-        Loaded { epochs: log.epochs, producers: log.producers, ..self }
+        Loaded { epochs: log.epochs, producers: log.producers, compacted: log.compacted, ..self }
     }
 }
 

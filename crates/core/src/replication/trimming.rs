@@ -7,7 +7,7 @@
 
 use super::message::{Message, Position};
 use super::producers::ProducerTable;
-use super::{Action, EpochIndex, Replica, Role};
+use super::{Action, Compacted, EpochIndex, Replica, Role};
 use crate::{LeaderEpoch, Offset, ReplicaId, Timestamp, mutant};
 
 impl Replica {
@@ -97,13 +97,14 @@ impl Replica {
     }
 
     /// It counts for what it holds once that is flushed, as after any cut.
-    fn reset(&mut self, start: Position, producers: ProducerTable) {
+    pub(super) fn reset(&mut self, start: Position, producers: ProducerTable) {
         let taken_back = start.end < self.high_watermark;
         self.epochs = EpochIndex::starting_at(start);
         self.producers = producers.clone();
         self.durable_end = self.durable_end.min(start.end);
         self.high_watermark = start.end;
         self.durable_high_watermark = start.end;
+        self.compacted = Compacted { cleaned_end: start.end, tombstones_gone_below: Offset::ZERO };
         if taken_back {
             self.outbox.persist_first(self.durable_state());
         }

@@ -43,7 +43,7 @@ impl Runner {
                 Event::Timer
             }
             Step::Read { to, epoch, from } => {
-                let wanted = self.log.iter().filter(|batch| batch.header().base_offset >= from);
+                let wanted = self.log.iter().filter(|batch| batch.header().next_offset() > from);
                 Event::Read { to, epoch, from, batches: wanted.cloned().collect() }
             }
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::{ProducerRef, RecordBatch, RecordBatchBuilder};
 use holdfast_core::replication::{
-    Assignment, DurableState, Envelope, EpochIndex, Event, FetchKind, Loaded, Message, Position,
+    Assignment, Compacted, DurableState, Envelope, EpochIndex, Event, FetchKind, Loaded, Message, Position,
     ProducerTable, ReplicaConfig, RequestId,
 };
 use holdfast_core::{BrokerId, DirId, Incarnation, LeaderEpoch, Offset, ProducerId, ReplicaId, Term};
@@ -85,12 +85,17 @@ fn position(word: &str) -> Position {
     Position { epoch: epoch(at), end: Offset(number(end)) }
 }
 
-/// `2.0x3` or `2.0x3:p9:0`: three records appended in epoch 2.0, from sequence number 0 of producer 9.
+/// `2.0x3` or `2.0x3:p9:0`: three records appended in epoch 2.0, from sequence number 0 of producer 9. `2.0f3`: a filler of
+/// three offsets.
 fn batches(words: &[&str], mut base: Offset) -> Vec<RecordBatch> {
     let mut made = Vec::new();
     for word in words {
-        let (at, rest) = word.split_once('x').unwrap_or_else(|| panic!("{word:?} is not a batch"));
-        let batch = unstamped(rest).stamped(base, epoch(at));
+        let batch = if let Some((at, offsets)) = word.split_once('f') {
+            RecordBatch::filler(base, base + number(offsets), epoch(at)).unwrap()
+        } else {
+            let (at, rest) = word.split_once('x').unwrap_or_else(|| panic!("{word:?} is not a batch"));
+            unstamped(rest).stamped(base, epoch(at))
+        };
         base = batch.header().next_offset();
         made.push(batch);
     }
@@ -113,7 +118,7 @@ fn unstamped(word: &str) -> RecordBatch {
 }
 
 /// `replica r1 of r1 r2 r3 mode disk`, and optionally `term 1 leader r2`, `promise 1.0`, `log 1.0x2 2.0x1`, `hw 2`,
-/// `nonvoter`, `tail-lost`, and `base 1.0/4` for a log that was trimmed. Without `term` it is a new replica that has yet to be assigned.
+/// `nonvoter`, `tail-lost`, `cleaned 3`, `gone 2`, and `base 1.0/4` for a log that was trimmed. Without `term` it is a new replica that has yet to be assigned.
 pub(crate) struct Header {
     me: ReplicaId,
     durability: Durability,
@@ -122,6 +127,7 @@ pub(crate) struct Header {
     log: Vec<RecordBatch>,
     watermark: Offset,
     tail_lost: bool,
+    compacted: Compacted,
 }
 
 impl Header {
@@ -136,7 +142,7 @@ impl Header {
             learners: vec![],
             unclean_term: None,
         });
-        let ends = ["hw", "nonvoter", "tail-lost", "promise", "term", "base"];
+        let ends = ["hw", "nonvoter", "tail-lost", "promise", "term", "base", "cleaned", "gone"];
         let base = words.after("base").map_or(Position::default(), position);
         Header {
             me: replica(words.words[0]),
@@ -151,6 +157,10 @@ impl Header {
             log: batches(words.list("log", &ends), base.end),
             watermark: Offset(words.after("hw").map_or(0, number)),
             tail_lost: words.has("tail-lost"),
+            compacted: Compacted {
+                cleaned_end: Offset(words.after("cleaned").map_or(0, number)),
+                tombstones_gone_below: Offset(words.after("gone").map_or(0, number)),
+            },
         }
     }
 
@@ -168,6 +178,7 @@ impl Header {
             state: self.state,
             epochs,
             producers,
+            compacted: self.compacted,
             high_watermark: self.watermark,
             tail_lost: self.tail_lost,
             damaged: false,
@@ -213,6 +224,8 @@ pub(crate) fn step(line: &str) -> Step {
             batch: unstamped(words.need("batch").trim_start_matches('x')),
         },
         "trim" => Event::Trim { to: Offset(words.number("to")) },
+        "cleaned" => Event::Cleaned { cleaned_end: Offset(words.number("end")) },
+        "drop-tombstones" => Event::DropTombstones { below: Offset(words.number("below")) },
         "storage-failed" => Event::StorageFailed,
         "connected" => Event::PeerConnected { broker: replica(words.need("connected")).broker },
         _ => Event::Receive(envelope(&words)),
@@ -228,7 +241,11 @@ fn envelope(words: &Words<'_>) -> Envelope {
         "fence-ok" => {
             Message::FenceOk { position: position(words.need("at")), voter: !words.has("nonvoter") }
         }
-        "lead" => Message::Lead { high_watermark: offset("hw"), log_end_offset: offset("end") },
+        "lead" => Message::Lead {
+            high_watermark: offset("hw"),
+            log_end_offset: offset("end"),
+            cleaned_by_all: offset("cleaned"),
+        },
         "fetch" => Message::Fetch {
             position: position(words.need("at")),
             durable_end: offset("durable"),
@@ -239,6 +256,7 @@ fn envelope(words: &Words<'_>) -> Envelope {
                 _ => FetchKind::Follow,
             },
             restart: words.has("restart"),
+            cleaned_end: offset("cleaned"),
         },
         "diverge" => {
             Message::Diverge { echo: position(words.need("at")), common: position(words.need("common")) }
@@ -261,7 +279,7 @@ fn envelope(words: &Words<'_>) -> Envelope {
 
 fn data(words: &Words<'_>) -> Message {
     let echo = position(words.need("at"));
-    let batches = batches(words.list("batches", &["hw", "end", "incarnation", "start"]), echo.end);
+    let batches = batches(words.list("batches", &["hw", "end", "incarnation", "start", "gone"]), echo.end);
     let end = batches.last().map_or(echo.end, |batch| batch.header().next_offset());
     let watermark = Offset(words.after("hw").map_or(0, number));
     Message::Data {
@@ -271,6 +289,7 @@ fn data(words: &Words<'_>) -> Message {
         durable_high_watermark: watermark,
         log_end_offset: words.after("end").map_or(end, |end| Offset(number(end))),
         log_start_offset: words.after("start").map_or(Offset::ZERO, |start| Offset(number(start))),
+        tombstones_gone_below: Offset(words.after("gone").map_or(0, number)),
         incarnation: words.after("incarnation").map(|run| Incarnation(number(run))),
     }
 }

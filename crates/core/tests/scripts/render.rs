@@ -12,6 +12,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Truncate { end } => format!("truncate to {end}"),
         Action::Trim { start, .. } => format!("trim to {}", at(*start)),
         Action::Reset { start, .. } => format!("reset to {}", at(*start)),
+        Action::NoteTombstonesGone { below } => format!("note tombstones gone below {below}"),
         Action::Flush { generation } => format!("flush generation {generation}"),
         Action::Read { to, epoch, from, .. } => format!("read for {} in {epoch} from {from}", name(*to)),
         Action::Send(envelope) => send(envelope),
@@ -67,6 +68,9 @@ fn all(batches: &[RecordBatch]) -> String {
 fn batch(batch: &RecordBatch) -> String {
     let header = batch.header();
     let epoch = header.epoch.unwrap_or(LeaderEpoch::ZERO);
+    if header.is_filler() {
+        return format!("{epoch} filler {}..{}", header.base_offset, header.next_offset());
+    }
     if header.is_control() {
         return format!("marker {epoch} at {}", header.base_offset);
     }
@@ -76,23 +80,29 @@ fn batch(batch: &RecordBatch) -> String {
     format!("{epoch}x{} at {}{producer}", header.records, header.base_offset)
 }
 
+/// Where most logs have none nothing is said.
+fn bound(name: &str, offset: Offset) -> String {
+    if offset > Offset::ZERO { format!(" {name} {offset}") } else { String::new() }
+}
+
 fn send(envelope: &Envelope) -> String {
     let what = match &envelope.message {
         Message::Fence { .. } => "fence".to_owned(),
         Message::FenceOk { position, voter } => {
             format!("fence-ok at {}{}", at(*position), if *voter { "" } else { " nonvoter" })
         }
-        Message::Lead { high_watermark, log_end_offset } => {
-            format!("lead hw {high_watermark} end {log_end_offset}")
+        Message::Lead { high_watermark, log_end_offset, cleaned_by_all } => {
+            format!("lead hw {high_watermark} end {log_end_offset}{}", bound("cleaned", *cleaned_by_all))
         }
-        Message::Fetch { position, durable_end, kind, restart, .. } => {
+        Message::Fetch { position, durable_end, kind, restart, cleaned_end, .. } => {
             let kind = match kind {
                 FetchKind::Follow => "",
                 FetchKind::Recover => " kind recover",
                 FetchKind::Rejoin => " kind rejoin",
             };
             let restart = if *restart { " restart" } else { "" };
-            format!("fetch at {} durable {durable_end}{kind}{restart}", at(*position))
+            let cleaned = bound("cleaned", *cleaned_end);
+            format!("fetch at {} durable {durable_end}{kind}{restart}{cleaned}", at(*position))
         }
         Message::Diverge { echo, common } => format!("diverge at {} common {}", at(*echo), at(*common)),
         Message::Reset { echo, start, .. } => format!("reset at {} start {}", at(*echo), at(*start)),
@@ -103,14 +113,18 @@ fn send(envelope: &Envelope) -> String {
             high_watermark,
             log_end_offset,
             log_start_offset,
+            tombstones_gone_below,
             incarnation,
             ..
         } => {
             let run = incarnation.map_or(String::new(), |run| format!(" incarnation {run}"));
-            let trimmed = *log_start_offset > Offset::ZERO;
-            let start = if trimmed { format!(" start {log_start_offset}") } else { String::new() };
+            let start = bound("start", *log_start_offset);
+            let gone = bound("gone", *tombstones_gone_below);
             let batches = all(batches);
-            format!("data at {}: {batches}; hw {high_watermark} end {log_end_offset}{start}{run}", at(*echo))
+            format!(
+                "data at {}: {batches}; hw {high_watermark} end {log_end_offset}{start}{gone}{run}",
+                at(*echo)
+            )
         }
     };
     format!("send {} in {} {what}", name(envelope.to), envelope.epoch)

@@ -32,6 +32,13 @@ pub(super) fn targets() -> Vec<Target> {
             written,
             run: records,
         },
+        Target {
+            name: "compacted",
+            about: "batches that compaction takes records out of, cuts, or stands fillers for",
+            memory: Memory { fixed: 24 << 20, per_byte: 128 },
+            written: compacted_written,
+            run: compacted,
+        },
     ]
 }
 
@@ -73,6 +80,26 @@ fn written() -> Vec<Input> {
     inputs
 }
 
+/// What compaction leaves: fewer records, none, and fillers.
+fn compacted_written() -> Vec<Input> {
+    let mut inputs = written();
+    for codec in CODECS {
+        for kept in [0, 1, 2] {
+            let batch = build(1, 1, codec);
+            let Ok(left) = without(&batch, |delta| delta >= kept) else { continue };
+            inputs.push(Input::of("left.batch", left.bytes().to_vec()));
+        }
+    }
+    let fillers = [(0, 1), (1, 40), (41, 1 << 31)].map(|(first, offsets)| filler(first, offsets));
+    inputs.push(Input::of("fillers.batch", fillers.concat()));
+    inputs
+}
+
+fn filler(first: u64, offsets: u64) -> Vec<u8> {
+    let filler = RecordBatch::filler(Offset(first), Offset(first + offsets), LeaderEpoch::first(Term(1)));
+    filler.map(|filler| filler.bytes().to_vec()).unwrap_or_default()
+}
+
 fn batch(input: &Input) -> bool {
     let bytes = Bytes::copy_from_slice(input.bytes());
     if let Ok(batch) = RecordBatch::check(bytes.clone(), MAX_RECORDS) {
@@ -105,4 +132,53 @@ fn records(input: &Input) -> bool {
         RecordIter::new(header, section).all(|record| record.is_ok())
     };
     batches.iter().filter(|batch| !readable(batch)).count() == 0
+}
+
+/// The batch without the records of which that holds, by their place in it.
+fn without(batch: &RecordBatch, drops: impl Fn(u32) -> bool) -> Result<RecordBatch, BuildError> {
+    let codec = batch.header().compression();
+    let section = decompress(codec, batch.section(), MAX_RECORDS)?;
+    batch.retaining(&section, |record| !drops(record.offset_delta), |left| Ok(compress(codec, left)?))
+}
+
+/// Each batch goes through all that compaction does to one. Accepted if every one of them could be read.
+fn compacted(input: &Input) -> bool {
+    let Ok(batches) = RecordBatch::split(Bytes::copy_from_slice(input.bytes())) else { return false };
+    for batch in &batches {
+        cut(batch);
+    }
+    batches.iter().filter(|batch| !thins(batch)).count() == 0
+}
+
+/// Only fillers are cut, and what is cut stands for what it was cut to.
+fn cut(batch: &RecordBatch) {
+    let (first, next) = (batch.header().base_offset.0, batch.header().next_offset().0);
+    let middle = first + (next - first) / 2;
+    for (from, to) in
+        [(first, next), (0, u64::MAX), (middle, next), (first, middle), (next, u64::MAX), (0, first)]
+    {
+        let Some(cut) = batch.clipped(Offset(from), Offset(to)) else { continue };
+        let range = (cut.header().base_offset.0, cut.header().next_offset().0);
+        assert_eq!(range, (first.max(from), next.min(to)), "it is cut to where it was to be");
+        assert!(cut == *batch || batch.header().is_filler(), "only a filler is cut");
+        assert_eq!(RecordBatch::check_crc(cut.bytes().clone()).as_ref(), Ok(&cut));
+    }
+}
+
+/// Takes records out of a batch in several ways. Whether it could be read.
+fn thins(batch: &RecordBatch) -> bool {
+    let header = *batch.header();
+    let drops: [fn(u32) -> bool; 3] = [|delta| delta % 2 == 0, |_| true, |_| false];
+    drops.into_iter().all(|drops| {
+        let Ok(left) = without(batch, drops) else { return false };
+        let after = *left.header();
+        assert_eq!((after.base_offset, after.next_offset()), (header.base_offset, header.next_offset()));
+        assert_eq!((after.epoch, after.producer), (header.epoch, header.producer), "it stays whose it was");
+        assert!(after.records <= header.records, "records only go");
+        assert_eq!(RecordBatch::check_crc(left.bytes().clone()).as_ref(), Ok(&left), "it reads back");
+        // What is gone is gone: nothing more goes of it.
+        let again = without(&left, drops).expect("what was written can be read");
+        assert_eq!(again, left);
+        true
+    })
 }

@@ -4,15 +4,17 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_broker::inspect::StoppedBroker;
 use holdfast_core::record_batch::{Compression, RecordBatch};
 use holdfast_core::replication::{Checkpoint, DurableState, EpochIndex, FoundLog, Position, StoredReplica};
 use holdfast_core::{LeaderEpoch, Offset, Term};
 use holdfast_log::inspect::{Checks, walk};
 use holdfast_log::{
-    ByteSize, Damage, Fs, Journal, LogConfig, LogError, MemFs, Opened, PartitionLog, ReplicaLogError,
-    checkpoint_replica, journal, open_replica, trim_replica,
+    ByteSize, Codec, CodecError, CompactionPlan, Damage, Fs, Journal, LogConfig, LogError, MemFs, Opened,
+    PartitionLog, ReplicaLogError, checkpoint_replica, journal, open_replica, trim_replica,
 };
+use holdfast_proto::compression::{compress as compress_section, decompress};
 
 use super::batches::build;
 use crate::corpus::Input;
@@ -32,10 +34,15 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "log-folder",
-            about: "a partition's folder: segments, indexes, checkpoints, and where the log starts",
+            about: "a partition's folder: segments, indexes, checkpoints, where the log starts, and what was compacted",
             memory,
             written: || {
-                vec![log_folder(&config(), 12, 0), log_folder(&dense(), 90, 0), log_folder(&config(), 12, 7)]
+                vec![
+                    log_folder(&config(), 12, 0),
+                    log_folder(&dense(), 90, 0),
+                    log_folder(&config(), 12, 7),
+                    compacted_folder(),
+                ]
             },
             run: run_log,
         },
@@ -137,6 +144,48 @@ fn log_folder(config: &LogConfig, batches: u64, trimmed: u64) -> Input {
     input_of(&fs, Path::new(FOLDER))
 }
 
+/// A log whose batches have the same keys, compacted once, and then gone on with.
+fn compacted_folder() -> Input {
+    let input = log_folder(&config(), 30, 0);
+    let fs = in_memory(&input);
+    let (mut log, ..) = open(&fs, &config(), Some(&stored(90)), false).expect("a log that was written");
+    compact(&log);
+    let end = log.log_end_offset();
+    log.append(&[build(end.0, 9, Compression::None).stamped(end, LeaderEpoch::first(Term(9)))])
+        .expect("memory has room for a batch");
+    flush(&mut log);
+    drop(log);
+    input_of(&fs, Path::new(FOLDER))
+}
+
+/// A pass over all that is sealed. What it cannot read it leaves alone.
+fn compact(log: &PartitionLog) {
+    let plan = CompactionPlan {
+        below: log.log_end_offset(),
+        now_ms: 1_700_000_000_000,
+        tombstone_delay_ms: 1000,
+        map_bytes: 1 << 16,
+        max_section_bytes: 1 << 16,
+    };
+    let end = log.log_end_offset();
+    // An error says that there is damage.
+    let _ = log.reader().compact(&plan, &Sections, &mut |_| ControlFlow::Continue(()));
+    assert_eq!(log.log_end_offset(), end, "offsets stay");
+}
+
+/// The codecs of batches.
+struct Sections;
+
+impl Codec for Sections {
+    fn decompress(&self, codec: Compression, section: Bytes, max: usize) -> Result<Bytes, CodecError> {
+        Ok(decompress(codec, section, max)?)
+    }
+
+    fn compress(&self, codec: Compression, section: &[u8]) -> Result<Vec<u8>, CodecError> {
+        Ok(compress_section(codec, section)?)
+    }
+}
+
 /// The position of what lies below `offset`, a batch boundary.
 fn found_at(log: &PartitionLog, offset: Offset) -> Position {
     EpochIndex::new(Position::default(), log.epochs(), log.log_end_offset()).position_at(offset)
@@ -153,10 +202,11 @@ fn run_log(input: &Input) -> bool {
                 whole &= clean || end > 0 || (opened.cut_bytes == 0 && log.log_end_offset() > Offset::ZERO);
                 use_log(&fs, log);
             }
-            // Without it nobody knows what the log is.
-            Err(ReplicaLogError::Damaged(LogError::Corrupt { source: Damage::LogStart, .. })) => {
-                whole = false;
-            }
+            // Without these nobody knows what the log is.
+            Err(ReplicaLogError::Damaged(LogError::Corrupt {
+                source: Damage::LogStart | Damage::Compaction,
+                ..
+            })) => whole = false,
             // Of a log that was closed in order everything is trusted.
             Err(error) if error.is_damage() && (end > 0 || clean) => {}
             Err(error) => panic!("a log of which nothing is trusted is cut, not refused: {error:?}"),
@@ -182,6 +232,7 @@ fn use_log(fs: &MemFs, mut log: PartitionLog) {
     for timestamp in [i64::MIN, -1, 1_700_000_000_003, i64::MAX] {
         let _ = reader.offset_for_timestamp(timestamp, end);
     }
+    compact(&log);
     // Errors say that there is damage where something was to be done.
     let epoch = log.last_epoch().unwrap_or_default();
     let _ = log.append(&[build(end.0, 1, Compression::None).stamped(end, epoch)]);

@@ -161,13 +161,14 @@ fn envelopes() -> Vec<(PartitionId, Envelope)> {
     let messages = [
         Message::Fence { set: set.clone(), prev: Some(set) },
         Message::FenceOk { position: at(9), voter: true },
-        Message::Lead { high_watermark: Offset(3), log_end_offset: Offset(4) },
+        Message::Lead { high_watermark: Offset(3), log_end_offset: Offset(4), cleaned_by_all: Offset(1) },
         Message::Fetch {
             position: at(4),
             durable_end: Offset(2),
             incarnation: Incarnation(77),
             kind: FetchKind::Rejoin,
             restart: true,
+            cleaned_end: Offset(1),
         },
         Message::Diverge { echo: at(4), common: at(2) },
         Message::Reset { echo: at(4), start: at(9), producers: producers() },
@@ -179,6 +180,7 @@ fn envelopes() -> Vec<(PartitionId, Envelope)> {
             durable_high_watermark: Offset(3),
             log_end_offset: Offset(10),
             log_start_offset: Offset(2),
+            tombstones_gone_below: Offset(1),
             incarnation: Some(Incarnation(77)),
         },
     ];

@@ -5,6 +5,7 @@
 //! cargo run --release -p holdfast-log --example engine -- read DIR [ROUNDS]     reading a log from its beginning
 //! cargo run --release -p holdfast-log --example engine -- flush DIR [ROUNDS] [LOGS]   many logs with something to flush
 //! cargo run --release -p holdfast-log --example engine -- open DIR [LOGS]       many logs: opened, and kept open
+//! cargo run --release -p holdfast-log --example engine -- compact DIR [ROUNDS]  a pass of compaction
 //! ```
 //!
 //! Each prints tables. Whatever is compared takes turns round by round, so that whatever else the machine does meets all of
@@ -12,6 +13,7 @@
 
 mod append;
 mod batches;
+mod compact;
 mod compare;
 mod group;
 mod open;
@@ -26,7 +28,8 @@ use std::path::{Path, PathBuf};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "say what to measure and in which folder: append|read|flush|open DIR [ROUNDS] [LOGS]";
+const USAGE: &str =
+    "say what to measure and in which folder: append|read|flush|open|compact DIR [ROUNDS] [LOGS]";
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +48,7 @@ fn main() -> io::Result<()> {
         "append" => append::run(&folder.0, number(0, 20)?),
         "read" => read::run(&folder.0, number(0, 20)?),
         "flush" => group::run(&folder.0, number(0, 20)?, number(1, 10_000)?),
+        "compact" => compact::run(&folder.0, number(0, 5)?),
         "open" => open::run(&folder.0, number(0, 10_000)?),
         _ => Err(io::Error::other(USAGE)),
     }

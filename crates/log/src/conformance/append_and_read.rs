@@ -1,6 +1,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::fs::hooked::HookedFs;
+use crate::{OpenMode, segment};
 
 #[test]
 fn appended_batches_are_read_back_whole_and_in_order() {
@@ -145,4 +147,19 @@ fn check_contiguous(batches: &[RecordBatch], from: Offset) {
     for pair in batches.windows(2) {
         assert_eq!(pair[0].header().next_offset(), pair[1].header().base_offset);
     }
+}
+
+/// A flipped bit in a length must not take as much memory as there is of the segment.
+#[test]
+fn no_memory_is_taken_for_what_a_damaged_length_claims() {
+    let fs = HookedFs::default();
+    let config = LogConfig { segment_size: ByteSize(1 << 30), ..small() };
+    let place = Place { fs: Arc::new(fs.clone()), dir: "/d/t-0".into(), config };
+    let all: Vec<RecordBatch> = (0..5).map(|base| batch(base, 1, 1, 0, 8 << 20)).collect();
+    let log = filled(&place, &all);
+    let file = fs.open(&segment::path(&place.dir, Offset(0)), OpenMode::Existing).unwrap();
+    file.write_all_at(&[&(33_u32 << 20).to_be_bytes()], 8).unwrap();
+    let read = log.reader().read(Offset(0), Offset(5), 1000).map(|bytes| bytes.len());
+    assert!(matches!(read, Err(LogError::Corrupt { offset: Offset(0), .. })), "{read:?}");
+    assert!(fs.largest_read() <= 1 << 20, "{} bytes at once", fs.largest_read());
 }

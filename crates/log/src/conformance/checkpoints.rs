@@ -2,10 +2,6 @@ use super::*;
 use crate::fs::mem::{Fault, OperationKind};
 use crate::{OpenMode, create_dir_synced};
 
-fn recovery(flushed_end: u64, clean: bool) -> Recovery {
-    Recovery { trusted_end: Offset(flushed_end), flushed_end: Offset(flushed_end), clean }
-}
-
 /// A log with a checkpoint behind the first `count` batches, all of them flushed.
 fn noted(place: &Place, all: &[RecordBatch], count: usize) -> PartitionLog {
     let mut log = filled(place, &all[..count]);

@@ -51,11 +51,7 @@ fn crash_at_every_operation_keeps_a_prefix_with_all_that_was_flushed() {
             fs.inject(Fault { kind: None, after, lasting: true });
             let mut expected = Expected::default();
             let finished = work(&place, &mut expected).is_ok();
-            if seed == 0 {
-                fs.crash();
-            } else {
-                fs.crash_keeping(seed);
-            }
+            super::crash(&fs, seed);
             check(&fs, &place, &expected, &format!("seed {seed}, crash after {after}"));
             if finished {
                 assert!(after > 40, "the workload has too few operations: {after}");

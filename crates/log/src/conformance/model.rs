@@ -1,10 +1,13 @@
 //! Arbitrary operations, compared with a vector of batches.
 
+use std::time::Duration;
+
 use holdfast_core::replication::Position;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::TrimTicket;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -14,8 +17,14 @@ enum Operation {
     /// A per mille of the log.
     Truncate(u64),
     Checkpoint,
-    /// A per mille of what is flushed, and whether the ticket is redeemed.
+    /// A per mille of what is flushed, and whether the ticket is redeemed at once.
     Trim(u64, bool),
+    /// All tickets that were not.
+    Redeem,
+    /// Seals the segment that is appended to.
+    Roll,
+    /// Gives up what lies below the start since it was sealed.
+    TrimSealed,
     /// Close in order or not.
     Reopen(bool),
     /// Power failure: keeps an arbitrary part of what was not flushed, or nothing.
@@ -35,7 +44,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Flush),
         1 => Just(Operation::Checkpoint),
         1 => per_mille.clone().prop_map(Operation::Truncate),
-        1 => (per_mille.clone(), any::<bool>()).prop_map(|(start, run)| Operation::Trim(start, run)),
+        // Often to the end.
+        1 => (0..=2000_u64, any::<bool>()).prop_map(|(start, run)| Operation::Trim(start.min(1000), run)),
+        1 => Just(Operation::Redeem),
+        1 => Just(Operation::Roll),
+        1 => Just(Operation::TrimSealed),
         1 => any::<bool>().prop_map(Operation::Reopen),
         1 => any::<Option<u64>>().prop_map(Operation::Crash),
         4 => (per_mille.clone(), per_mille, 0..3000_usize)
@@ -54,6 +67,8 @@ struct Model {
     durable_start: Offset,
     durable: Offset,
     term: u32,
+    /// Not redeemed yet.
+    tickets: Vec<TrimTicket>,
 }
 
 impl Model {
@@ -61,8 +76,8 @@ impl Model {
         let fs = MemFs::new();
         let place = Place { fs: Arc::new(fs.clone()), dir: "/data/t-0".into(), config: small() };
         let log = place.open();
-        let start = Offset(0);
-        Model { fs, place, log, batches: Vec::new(), start, durable_start: start, durable: start, term: 1 }
+        let (start, batches, tickets) = (Offset(0), Vec::new(), Vec::new());
+        Model { fs, place, log, batches, start, durable_start: start, durable: start, term: 1, tickets }
     }
 
     fn run(&mut self, operation: Operation) {
@@ -80,6 +95,9 @@ impl Model {
                 self.log.checkpoint(&snapshot_of(&self.batches)).unwrap();
             }
             Operation::Trim(per_mille, run) => self.trim(per_mille, run),
+            Operation::Redeem => self.redeem(),
+            Operation::Roll => _ = self.log.roll_if_older(0, Duration::ZERO).unwrap(),
+            Operation::TrimSealed => self.tickets.extend(self.log.trim_sealed()),
             Operation::Reopen(clean) => {
                 if clean {
                     self.flush();
@@ -116,7 +134,15 @@ impl Model {
         let base = Position { epoch: last.epoch.unwrap(), end: last.next_offset() };
         let ticket = self.log.trim_to(base, snapshot_of(below)).unwrap();
         self.start = self.start.max(base.end);
-        if run && let Some(ticket) = ticket {
+        self.tickets.extend(ticket);
+        if run {
+            self.redeem();
+        }
+    }
+
+    /// Each of them does what is to be done by then.
+    fn redeem(&mut self) {
+        for ticket in self.tickets.drain(..).rev() {
             ticket.run().unwrap();
             self.durable_start = self.start;
         }
@@ -160,6 +186,8 @@ impl Model {
         self.batches.truncate(derived.seen.len());
         self.log = log;
         self.flush();
+        // Those of a log that was left do nothing.
+        self.tickets.drain(..).for_each(|ticket| ticket.run().unwrap());
     }
 
     fn read(&self, from: Offset, below: Offset, max_bytes: usize) {

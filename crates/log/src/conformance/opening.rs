@@ -5,10 +5,6 @@ use proptest::sample::Index;
 use super::*;
 use crate::Damage;
 
-fn recovery(trusted_end: u64, clean: bool) -> Recovery {
-    Recovery { trusted_end: Offset(trusted_end), flushed_end: Offset(trusted_end), clean }
-}
-
 #[test]
 fn reopened_log_is_the_same_and_every_batch_is_visited_once() {
     on_every_fs(|place| {
@@ -179,6 +175,42 @@ fn other_files_in_the_folder_are_left_alone() {
         assert_eq!(log.log_end_offset(), Offset(6));
         assert!(place.fs.exists(&other).unwrap());
     });
+}
+
+/// Of sealed segments, and after an orderly stop of all of them, only headers are read: how far the last batch of a file reaches
+/// nothing behind it tells. Believed, it would make everything that follows a torn tail, or the log longer than it is.
+#[test]
+fn no_flipped_bit_of_a_files_last_batch_cuts_what_is_trusted_or_moves_the_end() {
+    let place = Place { fs: Arc::new(MemFs::new()), dir: "/data/topic-0".into(), config: small() };
+    let all = batches(0, 16, 1);
+    drop(filled(&place, &all));
+    for (path, content) in place.files() {
+        let mut last = 0;
+        while let Ok(header) = BatchHeader::decode(&content[last..])
+            && last + (header.length as usize) < content.len()
+        {
+            last += header.length as usize;
+        }
+        // Epochs lie outside of the checksum.
+        for (byte, bit) in (0..12).chain(16..61).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+            let mut damaged = content.clone();
+            damaged[last + byte] ^= 1 << bit;
+            place.overwrite(&path, &damaged);
+            let before = place.files();
+            for clean in [false, true] {
+                let context = format!("byte {byte}, bit {bit} of {path:?}, clean {clean}");
+                match place.try_open(recovery(48, clean)) {
+                    Ok((log, opened, _)) => {
+                        assert_eq!((log.log_end_offset(), opened.cut_bytes), (Offset(48), 0), "{context}");
+                    }
+                    Err(LogError::Corrupt { segment, .. }) => assert_eq!(segment, path, "{context}"),
+                    Err(other) => panic!("{context}: {other:?}"),
+                }
+                assert!(place.files() == before, "{context}: something was changed");
+            }
+        }
+        place.overwrite(&path, &content);
+    }
 }
 
 proptest! {

@@ -1,14 +1,12 @@
 //! The front of the log goes, and logs that begin anew (R44).
 
+use std::time::Duration;
+
 use holdfast_core::replication::Position;
 
 use super::*;
 use crate::fs::mem::Fault;
 use crate::{OpenMode, create_dir_synced};
-
-fn recovery(flushed_end: u64, clean: bool) -> Recovery {
-    Recovery { trusted_end: Offset(flushed_end), flushed_end: Offset(flushed_end), clean }
-}
 
 /// Where a log of these batches ends.
 fn position(batches: &[RecordBatch]) -> Position {
@@ -278,10 +276,6 @@ struct Done {
     trimmed: usize,
 }
 
-fn crash(fs: &MemFs, seed: u64) {
-    if seed == 0 { fs.crash() } else { fs.crash_keeping(seed) }
-}
-
 fn position_in(all: &[RecordBatch], offset: Offset) -> usize {
     all.iter().take_while(|batch| batch.header().next_offset() <= offset).count()
 }
@@ -378,4 +372,72 @@ fn a_full_disk_puts_off_trims_and_beginnings_anew() {
     ticket.run().unwrap();
     check(&log, &leader, 50);
     check(&place.try_resume(recovery(180, false)).unwrap().0, &leader, 50);
+}
+
+/// A log that was trimmed to its end goes on in the same file. What it knows of that stays, however late a ticket comes; once
+/// the file is sealed it goes.
+#[test]
+fn a_segment_that_was_appended_to_when_it_was_trimmed_goes_once_it_is_sealed() {
+    on_every_fs(|place| {
+        let mut all = batches(0, 5, 1);
+        let mut log = filled(place, &all);
+        let ticket = log.trim_to(position(&all), snapshot_of(&all)).unwrap().unwrap();
+        assert!(log.trim_sealed().is_none(), "it is appended to");
+        log.roll_if_older(0, Duration::ZERO).unwrap();
+        ticket.run().unwrap();
+        check(&log, &all, 5);
+        log.checkpoint(&snapshot_of(&all)).unwrap();
+        log.trim_sealed().unwrap().run().unwrap();
+        assert!(log.trim_sealed().is_none());
+        assert_eq!((place.files().len(), place.files_of(".index").len(), log.segment_count()), (1, 0, 1));
+        let more = batches(15, 9, 60);
+        log.append(&more).unwrap();
+        all.extend(more);
+        checkpoint_of(&mut log, &all);
+        check(&log, &all, 5);
+        check(&place.try_resume(recovery(42, false)).unwrap().0, &all, 5);
+    });
+}
+
+/// The start that the last run noted counts for tickets of this one.
+#[test]
+fn a_segment_that_an_earlier_run_trimmed_goes_once_it_is_sealed() {
+    on_every_fs(|place| {
+        let all = batches(0, 5, 1);
+        trim(&mut filled(place, &all), &all, 5);
+        let (mut log, ..) = place.try_resume(recovery(15, true)).unwrap();
+        log.roll_if_older(0, Duration::ZERO).unwrap();
+        log.trim_sealed().unwrap().run().unwrap();
+        assert_eq!(place.files().len(), 1);
+        check(&log, &all, 5);
+    });
+}
+
+/// The next process sees a start that the one before had renamed to its place and not flushed, and removes what lies below.
+#[test]
+fn a_start_that_is_found_is_durable_before_what_lies_below_goes() {
+    let all = batches(0, 30, 1);
+    for (killed, crashed) in (0..8).flat_map(|killed| (0..12).map(move |crashed| (killed, crashed))) {
+        for seed in 0..24 {
+            let fs = MemFs::new();
+            let place = Place { fs: Arc::new(fs.clone()), dir: "/data/t-0".into(), config: small() };
+            create_dir_synced(&fs, Path::new("/data")).unwrap();
+            let mut log = filled(&place, &all);
+            let ticket = log.trim_to(position(&all[..20]), snapshot_of(&all[..20])).unwrap().unwrap();
+            fs.inject(Fault { kind: None, after: killed, lasting: true });
+            let noted = ticket.run().is_ok();
+            drop(log);
+            fs.clear_faults();
+            fs.inject(Fault { kind: None, after: crashed, lasting: true });
+            let opened = place.try_resume(recovery(90, false));
+            drop(opened);
+            crash(&fs, seed);
+            let context = format!("killed after {killed}, crash after {crashed}, seed {seed}");
+            let opened = place.try_resume(recovery(90, false));
+            let (log, ..) = opened.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+            let start = position_in(&all, log.log_start_offset());
+            assert!(start == 20 || (start == 0 && !noted), "{context}: {start}");
+            check(&log, &all, start);
+        }
+    }
 }

@@ -230,6 +230,7 @@ impl Fs for CachedFs {
 mod tests {
     use super::*;
     use crate::MemFs;
+    use crate::fs::hooked::HookedFs;
 
     fn create(fs: &CachedFs, path: &str, content: &[u8]) -> Arc<dyn File> {
         let file = fs.open(path.as_ref(), OpenMode::CreateNew).unwrap();
@@ -300,55 +301,14 @@ mod tests {
         assert_eq!((fs.open_files(), old.len().unwrap()), (0, 3));
     }
 
-    /// Removes the file while another thread opens it.
-    #[derive(Debug)]
-    struct Removing {
-        fs: MemFs,
-        during_open: Mutex<Option<CachedFs>>,
-    }
-
-    impl Fs for Removing {
-        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-            let opened = self.fs.open(path, mode);
-            let cached = self.during_open.lock().unwrap().take();
-            if let Some(cached) = cached.filter(|_| mode == OpenMode::Existing) {
-                cached.remove_file(path).unwrap();
-            }
-            opened
-        }
-        fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-            self.fs.create_dir_all(dir)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.fs.rename(from, to)
-        }
-        fn remove_file(&self, path: &Path) -> io::Result<()> {
-            self.fs.remove_file(path)
-        }
-        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-            self.fs.remove_dir_all(dir)
-        }
-        fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-            self.fs.list(dir)
-        }
-        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-            self.fs.sync_dir(dir)
-        }
-        fn exists(&self, path: &Path) -> io::Result<bool> {
-            self.fs.exists(path)
-        }
-        fn volume(&self, dir: &Path) -> io::Result<Arc<dyn Volume>> {
-            self.fs.volume(dir)
-        }
-    }
-
     /// What would be written to it would go to a file without a name.
     #[test]
     fn a_handle_opened_while_its_file_was_removed_is_not_kept() {
-        let removing = Arc::new(Removing { fs: MemFs::new(), during_open: Mutex::default() });
-        removing.fs.open("/a".as_ref(), OpenMode::CreateNew).unwrap();
-        let fs = CachedFs::new(removing.clone(), 8);
-        *removing.during_open.lock().unwrap() = Some(fs.clone());
+        let hooked = HookedFs::default();
+        hooked.open("/a".as_ref(), OpenMode::CreateNew).unwrap();
+        let fs = CachedFs::new(Arc::new(hooked.clone()), 8);
+        let cached = fs.clone();
+        hooked.during_open(move || cached.remove_file("/a".as_ref()).unwrap());
         fs.open("/a".as_ref(), OpenMode::Existing).unwrap();
         assert!(fs.open("/a".as_ref(), OpenMode::Existing).is_err());
     }

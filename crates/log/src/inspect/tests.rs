@@ -68,6 +68,7 @@ fn walked(fs: &MemFs, from: u64, checks: Checks) -> Vec<Told> {
                     Damage::Missing { .. } => "missing",
                     Damage::Unreadable { .. } => "unreadable",
                     Damage::LogStart => "log start",
+                    Damage::Compaction => "compaction",
                 };
                 Told::Damage { offset: offset.0, position, unreadable, why }
             }

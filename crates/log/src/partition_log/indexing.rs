@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_core::Offset;
 
 use super::PartitionLog;
+use crate::compaction::Suffix;
 use crate::flush::Part;
 use crate::index::ActiveIndex;
 use crate::index_file::{self, BLOCK_ENTRIES, BLOCK_LEN};
@@ -106,7 +107,7 @@ impl PartitionLog {
         }
         self.cut_index()?;
         self.write_index()?;
-        self.remove_stray_indexes(&segments)
+        self.remove_strays(&segments)
     }
 
     /// The index file of the active segment holds no more than is known of it.
@@ -135,11 +136,11 @@ impl PartitionLog {
             let relative = found.header.base_offset - segment.base;
             index.add(relative, found.position, known.max_timestamp, self.config.index_interval.0);
             known.push(&found.header);
-            written = write_next(&*file, segment.base, &mut index, false);
+            written = index.write_blocks(&*file, segment.base, false);
             written.is_err()
         })?;
         let sealed = written.and_then(|()| {
-            write_next(&*file, segment.base, &mut index, true)?;
+            index.write_blocks(&*file, segment.base, true)?;
             let seal = index_file::encode_seal(&segment, index.written);
             file.write_all_at(&[&seal], index_file::position(index.written.blocks))
         });
@@ -149,24 +150,17 @@ impl PartitionLog {
         Ok(index.written.blocks)
     }
 
-    /// Indexes of segments that are gone.
-    fn remove_stray_indexes(&self, segments: &[Segment]) -> Result<(), LogError> {
+    /// Indexes of segments that are gone, and segments written anew that never came to their place.
+    fn remove_strays(&self, segments: &[Segment]) -> Result<(), LogError> {
         let (fs, dir) = (&self.shared.fs, &self.shared.dir);
         for name in fs.list(dir).map_err(LogError::io("listing folder", dir))? {
             let stray = segment::parse_name(&name, ".index")
                 .is_some_and(|base| segments.iter().all(|segment| segment.base != base));
-            if stray {
+            if stray || Suffix::is_of(&name) {
                 let path = dir.join(name);
-                fs.remove_file(&path).map_err(LogError::io("removing index", &path))?;
+                fs.remove_file(&path).map_err(LogError::io("removing what is left over", &path))?;
             }
         }
         Ok(())
     }
-}
-
-fn write_next(file: &dyn File, base: Offset, index: &mut ActiveIndex, partial: bool) -> std::io::Result<()> {
-    let Some(block) = index.next_block(base, partial) else { return Ok(()) };
-    file.write_all_at(&[&block], index_file::position(index.written.blocks))?;
-    index.block_written(&block);
-    Ok(())
 }

@@ -1,6 +1,4 @@
-//! Writing checkpoints, and taking them back before the log is cut below them.
-
-use std::path::{Path, PathBuf};
+//! Writing checkpoints.
 
 use holdfast_core::{LeaderEpoch, Offset};
 
@@ -10,78 +8,16 @@ use crate::flush::Part;
 use crate::fs::temporary_path;
 use crate::index::Entry;
 use crate::index_file;
-use crate::{Fs, LogError, OpenMode};
-
-/// The checkpoints that are on disk.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Noted {
-    newest: Option<Place>,
-    older: Option<Place>,
-}
-
-/// How far a checkpoint goes.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    offset: Offset,
-    /// Base of the segment that was active.
-    segment: Offset,
-    /// Bytes that were in it.
-    len: u64,
-}
-
-impl Noted {
-    /// Of a log that ends at `end`: those above it are removed, durably.
-    pub(super) fn forgetting(fs: &dyn Fs, dir: &Path, end: Offset) -> Result<Noted, LogError> {
-        let mut noted = Noted::default();
-        let mut above = Vec::new();
-        for (path, place) in noted.files(dir) {
-            if !fs.exists(&path).map_err(LogError::io("looking for checkpoint", &path))? {
-                continue;
-            }
-            *place = checkpoint::read(fs, &path).map(|checkpoint| Place {
-                offset: checkpoint.offset,
-                segment: checkpoint.active.base,
-                len: checkpoint.active.len,
-            });
-            if place.is_none_or(|place| place.offset > end) {
-                *place = None;
-                above.push(path);
-            }
-        }
-        remove_all(fs, dir, &above)?;
-        Ok(noted)
-    }
-
-    /// Removes those above `end`, durably.
-    pub(super) fn forget_above(&mut self, fs: &dyn Fs, dir: &Path, end: Offset) -> Result<(), LogError> {
-        let mut above = Vec::new();
-        for (path, place) in self.files(dir) {
-            if place.take_if(|place| place.offset > end).is_some() {
-                above.push(path);
-            }
-        }
-        remove_all(fs, dir, &above)
-    }
-
-    fn files(&mut self, dir: &Path) -> [(PathBuf, &mut Option<Place>); 2] {
-        [(checkpoint::newest_path(dir), &mut self.newest), (checkpoint::older_path(dir), &mut self.older)]
-    }
-}
-
-fn remove_all(fs: &dyn Fs, dir: &Path, paths: &[PathBuf]) -> Result<(), LogError> {
-    for path in paths {
-        fs.remove_file(path).map_err(LogError::io("removing checkpoint", path))?;
-    }
-    if paths.is_empty() { Ok(()) } else { fs.sync_dir(dir).map_err(LogError::io("syncing folder", dir)) }
-}
+use crate::noted::Place;
+use crate::{LogError, OpenMode};
 
 impl PartitionLog {
     /// Bytes of batches behind the last checkpoint: what the next opening will have to read.
     pub fn bytes_since_checkpoint(&self) -> u64 {
+        let newest = self.shared.noted().newest;
         let view = self.shared.read();
         // Nothing, where it is about a segment that was trimmed.
-        let newest =
-            self.noted.newest.filter(|place| view.segments.iter().any(|it| it.base == place.segment));
+        let newest = newest.filter(|place| view.segments.iter().any(|it| it.base == place.segment));
         let (from, noted) = newest.map_or((Offset::ZERO, 0), |place| (place.segment, place.len));
         let behind = view.segments.iter().rev().take_while(|segment| segment.base >= from);
         behind.map(|segment| segment.len).sum::<u64>().saturating_sub(noted)
@@ -105,7 +41,8 @@ impl PartitionLog {
     }
 
     fn note(&mut self, end: Offset, epoch: LeaderEpoch, snapshot: &[u8]) -> Result<(), LogError> {
-        let last = self.last_batch(end, epoch)?;
+        // A sealed segment may be replaced meanwhile.
+        let last = self.reader().untruncated(end, || self.last_batch(end, epoch))?;
         let (active, index) = {
             let view = self.shared.read();
             (*view.active(), view.index.clone())
@@ -148,6 +85,7 @@ impl PartitionLog {
 
     fn write_checkpoint(&mut self, content: &[u8], place: Place) -> Result<(), LogError> {
         let (fs, dir) = (&self.shared.fs, &self.shared.dir);
+        let mut noted = self.shared.noted();
         let newest = checkpoint::newest_path(dir);
         let temporary = temporary_path(&newest);
         let failed = |error| LogError::io("writing checkpoint", &newest)(error);
@@ -157,12 +95,12 @@ impl PartitionLog {
             let _ = fs.remove_file(&temporary);
             return Err(failed(error));
         }
-        if self.noted.newest.is_some() {
+        if noted.newest.is_some() {
             fs.rename(&newest, &checkpoint::older_path(dir)).map_err(failed)?;
-            self.noted.older = self.noted.newest.take();
+            noted.older = noted.newest.take();
         }
         fs.rename(&temporary, &newest).map_err(failed)?;
-        self.noted.newest = Some(place);
+        noted.newest = Some(place);
         self.dirty.mark_file(place.offset, Part::Checkpoint, &file);
         self.dirty.mark_dir(dir.clone());
         Ok(())

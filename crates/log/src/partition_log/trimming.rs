@@ -14,8 +14,8 @@ use crate::segment::Segment;
 use crate::{LogError, TrimTicket, trim};
 
 impl PartitionLog {
-    /// The log starts at `base` from now on, a batch boundary of it: what lies below is read no more. `snapshot` is what the
-    /// owner [derives](crate::Derived) from exactly that. The ticket makes it durable and removes the segments that lie
+    /// The log starts at `base` from now on, a batch boundary of it or inside of a filler: what lies below is read no more.
+    /// `snapshot` is what the owner [derives](crate::Derived) from exactly that. The ticket makes it durable and removes the segments that lie
     /// below as a whole; until it has, the next opening may find the start as it was. `None` if the log starts there already.
     ///
     /// # Errors
@@ -32,6 +32,20 @@ impl PartitionLog {
         self.shared.write().trim(base);
         self.shared.trimming.ask(Some(LogStart { base, snapshot }));
         Ok(Some(TrimTicket::new(Arc::clone(&self.shared))))
+    }
+
+    /// Gives up what was appended to when the log was trimmed beyond it, and is sealed since: as a ticket. `None` if there is
+    /// nothing of that kind.
+    pub fn trim_sealed(&mut self) -> Option<TrimTicket> {
+        let base = {
+            let view = self.shared.read();
+            let next = view.segments.get(1);
+            next.is_some_and(|next| next.base <= view.start()).then_some(view.base)
+        };
+        base.map(|base| {
+            self.shared.write().trim(base);
+            TrimTicket::new(Arc::clone(&self.shared))
+        })
     }
 
     /// The segments but for the active one, oldest first.
@@ -67,10 +81,12 @@ impl PartitionLog {
         let shared = Arc::clone(&self.shared);
         let (fs, dir) = (&*shared.fs, &shared.dir);
         let _still = shared.stand_still();
+        shared.finish_merge()?;
         shared.trimming.ask(None);
-        self.noted.forget_above(fs, dir, Offset::ZERO)?;
+        shared.noted().forget_above(fs, dir, Offset::ZERO)?;
         LogStart { base, snapshot }.write_for_reset(fs, dir)?;
         shared.trimming.note(base.end);
+        shared.compaction.forget(fs, dir)?;
         shared.write().reset(base);
         self.active_since = None;
         self.dirty.reset(base.end);

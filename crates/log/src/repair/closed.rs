@@ -7,13 +7,15 @@ use std::sync::Arc;
 use holdfast_core::record_batch::{BatchHeader, HEADER_LEN, RecordBatch};
 use holdfast_core::{LeaderEpoch, Offset};
 
-use super::mend::{MendError, Misfit, fitting, write_durably};
+use super::mend::{MendError, Misfit, check_epochs, fitting, write_durably};
 use super::run::{Place, Run};
+use super::splice::{Splice, within};
 use super::verify::DamagedRange;
 use crate::error::Damage;
 use crate::inspect::{self, Checks, Step};
+use crate::segment::Segment;
 use crate::window::Window;
-use crate::{File, Fs, LogError, OpenMode, Recovery, ReplicaLogError, recovery, segment};
+use crate::{File, Fs, LogError, OpenMode, Recovery, ReplicaLogError, compaction, recovery, segment};
 
 /// Bytes read at once where only headers are looked at.
 const HEADERS_AHEAD: usize = 64 << 10;
@@ -275,7 +277,12 @@ impl DamagedLog {
             return Err(MendError::DoesNotFit { offset: self.place.offset, problem: Misfit::Nothing });
         };
         let limit = self.limit();
+        let to = end.map(|end| end.offset).or(self.next_base()).unwrap_or(Offset(u64::MAX));
+        let batches = within(batches, self.place.offset, to);
         let ours = batches.partition_point(|batch| batch.header().base_offset < limit);
+        // What the peer got in a later epoch is not what was here.
+        let later = |batch: &RecordBatch| batch.header().epoch > Some(self.promise);
+        let ours = batches[..ours].iter().position(later).map_or(ours, |later| later.max(1));
         let (file, len) = (self.open_or_create()?, self.len()?);
         // A falling epoch may be the fault of the one before.
         let falls = matches!(range.source, Damage::Epoch { .. });
@@ -284,13 +291,19 @@ impl DamagedLog {
         }
         let mut run = Run::new(&*file, len);
         let fits = fitting(&mut run, self.place, end, &batches[..ours], &|header| self.wrong(header));
+        if matches!(fits, Err(MendError::DoesNotFit { problem: Misfit::End { .. }, .. })) {
+            let end = end.map_or(len, |end| end.position);
+            return self.splice(&*file, len, end, to, &batches[..ours]);
+        }
         let (batches, behind) = fits?;
-        if self.next_base() == Some(behind.offset) && behind.position < len {
-            let Place { offset, position } = behind;
-            let problem = Misfit::End { offset, position };
-            return Err(MendError::DoesNotFit { offset: self.place.offset, problem });
+        if behind.position < len && self.ends_at(behind.offset) {
+            let goes_on = run.check(behind, &|header| self.wrong(header)).is_ok();
+            if !goes_on {
+                return self.splice(&*file, len, len, behind.offset, batches);
+            }
         }
         let path = self.path();
+        self.forget_clean()?;
         write_durably(&*self.fs, &path, self.place, batches)?;
         // Where the file had ended below what is trusted, what came behind may have been acknowledged, too.
         self.short |= self.next_base().is_none() && behind.position > len;
@@ -299,6 +312,39 @@ impl DamagedLog {
             self.pass(batch.header());
         }
         Ok(self.place.offset)
+    }
+
+    /// Writes the segment anew with the batches in the place of everything up to byte `end`, offset `to`.
+    fn splice(
+        &mut self,
+        file: &dyn File,
+        len: u64,
+        end: u64,
+        to: Offset,
+        batches: &[RecordBatch],
+    ) -> Result<Offset, MendError> {
+        check_epochs(batches, &|header| self.wrong(header))?;
+        let splice = Splice { file, len, hole: self.place.position..end, batches };
+        splice.check_reaches(to)?;
+        self.forget_clean()?;
+        compaction::finish_merge(&*self.fs, &self.dir)?;
+        // Opening the log makes its index.
+        let old = Segment { end: self.end(), len, ..Segment::new(self.bases[self.number]) };
+        let new = splice.rewrite(&*self.fs, &self.dir, old, u64::MAX)?;
+        compaction::install(&*self.fs, &self.dir, new)?;
+        self.found = None;
+        for batch in batches {
+            self.pass(batch.header());
+        }
+        Ok(self.place.offset)
+    }
+
+    /// What was cleaned here may not have been where the batches come from. Noted before they are written.
+    fn forget_clean(&self) -> Result<(), LogError> {
+        let known = compaction::read(&*self.fs, &self.dir)?;
+        let mut lowered = known.clone();
+        lowered.lower(self.place.offset);
+        if lowered == known { Ok(()) } else { lowered.write(&*self.fs, &self.dir) }
     }
 
     fn is_there(&self, file: &dyn File, batches: &[RecordBatch]) -> bool {
@@ -372,6 +418,14 @@ impl DamagedLog {
         self.next_base().map_or(trusted, |next| next.min(trusted))
     }
 
+    /// Whether nothing that counts of this segment is behind that offset.
+    fn ends_at(&self, offset: Offset) -> bool {
+        let Recovery { trusted_end, flushed_end, clean } = self.recovery;
+        // What is torn off otherwise is cut when the log is opened.
+        let ends = clean && offset >= trusted_end.max(flushed_end);
+        self.next_base().map_or(ends, |next| offset == next)
+    }
+
     /// Where this segment ends, as far as that is known.
     fn end(&self) -> Offset {
         self.next_base().unwrap_or(self.recovery.trusted_end.max(self.place.offset + 1))
@@ -408,7 +462,7 @@ impl DamagedLog {
 }
 
 /// Whole batches of a log that is not open, from the one that contains `from` on: contiguous, up to `max_bytes` of them but
-/// at least one, none that reaches beyond `below`. None where there are none that can be believed.
+/// at least one, none that reaches beyond `below`, of which fillers are cut. None where there are none that can be believed.
 ///
 /// # Errors
 /// [`LogError::Io`].
@@ -429,12 +483,15 @@ pub fn read_closed(
         let follows = expected.map_or(header.base_offset <= from, |expected| header.base_offset == expected);
         let len = header.length as usize;
         let fits = found.is_empty() || size + len <= max_bytes;
-        let usable =
-            follows && !batch.damaged && header.next_offset() <= below && header.length <= LARGEST_BATCH;
+        let below_it = header.next_offset() <= below || (header.is_filler() && header.base_offset < below);
+        let usable = follows && !batch.damaged && below_it && header.length <= LARGEST_BATCH;
         if !usable || !fits {
             return Ok(ControlFlow::Break(()));
         }
-        let Ok(whole) = RecordBatch::check_crc(batch.bytes()?) else { return Ok(ControlFlow::Break(())) };
+        let whole = RecordBatch::check_crc(batch.bytes()?).ok();
+        let Some(whole) = whole.and_then(|whole| whole.clipped(Offset::ZERO, below)) else {
+            return Ok(ControlFlow::Break(()));
+        };
         found.push(whole);
         (size, expected) = (size + len, Some(header.next_offset()));
         Ok(ControlFlow::Continue(()))

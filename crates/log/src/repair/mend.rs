@@ -6,8 +6,11 @@ use holdfast_core::Offset;
 use holdfast_core::record_batch::{BatchHeader, RecordBatch};
 
 use super::run::{EpochCheck, Place, Run};
+use super::splice::{Splice, within};
 use super::verify::{DamagedRange, wrong_epoch};
 use crate::error::Damage;
+use crate::segment::Segment;
+use crate::shared::{Held, Shared};
 use crate::{Fs, LogError, LogReader, OpenMode};
 
 /// Why a damaged part of a log was not mended.
@@ -55,6 +58,19 @@ pub enum Misfit {
         /// Byte behind it.
         position: u64,
     },
+    /// It is of another length than what was there, and stands where batches are appended.
+    #[error("it is of another length than what was there: its segment has to be sealed first")]
+    Unsealed,
+    /// What is damaged can only be replaced as a whole, and more is needed for that.
+    #[error(
+        "it ends at offset {upto}, and has to be replaced up to {to} at once: it is of another length than what was there"
+    )]
+    Short {
+        /// Offset behind the last batch.
+        upto: Offset,
+        /// Offset behind what is damaged.
+        to: Offset,
+    },
 }
 
 impl LogReader {
@@ -62,6 +78,9 @@ impl LogReader {
     /// them. They have to fill it: dense, with the epochs that this log knows, and up to where it goes on by itself. So
     /// many of them as are needed are written; where they end earlier, what is behind is still to be repaired. Durable, and
     /// read back from the disk.
+    ///
+    /// Batches of one that was compacted may be of another length than what was there. Then they have to come
+    /// [as far as the range](Misfit::Short), and the segment, which is not appended to any more, is written anew.
     ///
     /// Call it only for what is below the high watermark: nobody cuts there without waiting for this to end.
     ///
@@ -74,21 +93,84 @@ impl LogReader {
             return Err(MendError::Changed);
         }
         self.shared.check_alive()?;
-        let segment = {
+        let (segment, sealed) = {
             let view = self.shared.read();
             let known = view.segments.iter().find(|segment| segment.base == range.base).copied();
             let same = view.truncations == range.truncations;
-            known.filter(|segment| same && range.to <= segment.end).ok_or(MendError::Changed)?
+            let segment =
+                known.filter(|segment| same && range.to <= segment.end).ok_or(MendError::Changed)?;
+            (segment, view.active().base != segment.base)
         };
         let held = self.shared.hold(segment)?;
         let mut run = Run::new(&**held.file(), segment.len);
         let place = Place { position: range.position, offset: range.from };
         let end = Place { position: range.position + range.bytes, offset: range.to };
         let epoch = |header: &BatchHeader| wrong_epoch(&self.shared, header);
-        let (fitting, behind) = fitting(&mut run, place, Some(end), batches, &epoch)?;
-        write_durably(&*self.shared.fs, held.get().path, place, fitting)?;
-        Ok(behind.offset)
+        let batches = within(batches, range.from, range.to);
+        let fits = fitting(&mut run, place, Some(end), &batches, &epoch);
+        let other_length = matches!(fits, Err(MendError::DoesNotFit { problem: Misfit::End { .. }, .. }));
+        if other_length && !sealed {
+            return Err(MendError::DoesNotFit { offset: range.from, problem: Misfit::Unsealed });
+        }
+        if !other_length {
+            let (fitting, behind) = fits?;
+            self.forget_clean(range.from)?;
+            write_durably(&*self.shared.fs, held.get().path, place, fitting)?;
+            return Ok(behind.offset);
+        }
+        check_epochs(&batches, &epoch)?;
+        self.forget_clean(range.from)?;
+        drop(owned);
+        self.splice(range, segment, &held, &batches)
     }
+
+    /// What was cleaned here may not have been where the batches come from. Noted before they are written.
+    fn forget_clean(&self, from: Offset) -> Result<(), LogError> {
+        self.shared.compaction.lower(&*self.shared.fs, &self.shared.dir, from)
+    }
+
+    /// Copies the segment around the batches, while the log is used, and puts it in the place of the old one.
+    fn splice(
+        &self,
+        range: &DamagedRange,
+        segment: Segment,
+        held: &Held,
+        batches: &[RecordBatch],
+    ) -> Result<Offset, MendError> {
+        let Shared { fs, dir, .. } = &*self.shared;
+        let hole = range.position..range.position + range.bytes;
+        let splice = Splice { file: &**held.file(), len: segment.len, hole, batches };
+        splice.check_reaches(range.to)?;
+        let new = splice.rewrite(&**fs, dir, segment, self.index_interval())?;
+        let still = self.shared.stand_still();
+        if !*still || self.shared.read().truncations != range.truncations {
+            new.discard(&**fs);
+            return Err(MendError::Changed);
+        }
+        self.shared.finish_merge()?;
+        if self.shared.replace_segments(&still, &[segment], new)? {
+            Ok(range.to)
+        } else {
+            Err(MendError::Changed)
+        }
+    }
+}
+
+/// Whether batches are what may follow each other there: their lengths are of no matter.
+pub(super) fn check_epochs(batches: &[RecordBatch], epoch: EpochCheck<'_>) -> Result<(), MendError> {
+    let mut expected = None;
+    for header in batches.iter().map(RecordBatch::header) {
+        let offset = expected.unwrap_or(header.base_offset);
+        let misfit = |problem| Err(MendError::DoesNotFit { offset, problem });
+        if header.base_offset != offset {
+            return misfit(Misfit::Offset { found: header.base_offset });
+        }
+        if let Some(damage) = epoch(header) {
+            return misfit(Misfit::Epoch(damage));
+        }
+        expected = Some(header.next_offset());
+    }
+    Ok(())
 }
 
 /// Those of the batches that are to be written from `place` on, and where the last of them ends: the first place where

@@ -97,14 +97,16 @@ impl<'a> Run<'a> {
                 place.position + u64::from(inspect::claimed_length(head)?)
             }
         };
-        let offset = told.map(|next| next.offset);
         if position == self.len {
-            let offset = end.or(offset).filter(|end| offset.is_none_or(|offset| offset == *end))?;
-            return Some(Place { position, offset });
+            // How far the last batch reaches nobody tells but its own header.
+            return end.map(|offset| Place { position, offset });
         }
         let head = BatchHeader::decode(self.window.get(position, HEADER_LEN).ok()?).ok()?;
-        let next = Place { position, offset: offset.unwrap_or(head.base_offset) };
-        let between = next.offset > place.offset && end.is_none_or(|end| next.offset < end);
-        (between && self.check(next, epoch).is_ok()).then_some(next)
+        // How far it reaches may be what is wrong in it: then the next one says where it begins.
+        let offsets = [told.map(|next| next.offset), Some(head.base_offset)];
+        let behind = |offset: &Offset| *offset > place.offset && end.is_none_or(|end| *offset < end);
+        let mut places =
+            offsets.into_iter().flatten().filter(behind).map(|offset| Place { position, offset });
+        places.find(|next| self.check(*next, epoch).is_ok())
     }
 }

@@ -1,7 +1,9 @@
 //! The metadata map and its updates.
 
+use holdfast_core::compaction::Compaction;
 use holdfast_core::metadata::{
-    Broker, Durability, LeaderReport, LeaderState, Object, Partition, Register, Topic, TopicSpec, Update,
+    Broker, Durability, LeaderReport, LeaderState, Object, Partition, Register, Topic, TopicChange,
+    TopicSpec, Update,
 };
 use holdfast_core::retention::Retention;
 use holdfast_core::{BrokerId, DirId, Incarnation, Offset, PartitionId, Term, ZoneId};
@@ -79,6 +81,51 @@ pub fn topic_spec_from_wire(request: &v1::CreateTopicRequest) -> TopicSpec {
         durability: durability_from_wire(request.durability()),
         zone_waiver: request.zone_waiver,
         retention: request.retention.map(retention_from_wire).unwrap_or_default(),
+        compaction: request.compaction.map(compaction_from_wire),
+    }
+}
+
+/// The change that a request asks for.
+pub fn topic_change_from_wire(request: &v1::AlterTopicRequest) -> TopicChange {
+    use v1::alter_topic_request::CompactionChange;
+    let compaction = match request.compaction_change {
+        Some(CompactionChange::Compaction(compaction)) => Some(Some(compaction_from_wire(compaction))),
+        Some(CompactionChange::NotCompacted(true)) => Some(None),
+        Some(CompactionChange::NotCompacted(false)) | None => None,
+    };
+    TopicChange { retention: request.retention.map(retention_from_wire), compaction }
+}
+
+/// A request for that change of the topic of that name; its id is left out.
+pub fn topic_change_to_wire(name: &str, change: TopicChange) -> v1::AlterTopicRequest {
+    use v1::alter_topic_request::CompactionChange;
+    let compaction_change = change.compaction.map(|compaction| match compaction {
+        Some(compaction) => CompactionChange::Compaction(compaction_to_wire(compaction)),
+        None => CompactionChange::NotCompacted(true),
+    });
+    v1::AlterTopicRequest {
+        name: name.to_owned(),
+        topic_id: Default::default(),
+        retention: change.retention.map(retention_to_wire),
+        compaction_change,
+    }
+}
+
+/// How a topic is compacted, for the wire.
+pub fn compaction_to_wire(compaction: Compaction) -> v1::Compaction {
+    v1::Compaction {
+        tombstone_delay_ms: Some(compaction.tombstone_delay_ms),
+        min_dirty_percent: Some(u32::from(compaction.min_dirty_percent)),
+    }
+}
+
+/// How a topic is compacted, from the wire. A share that is no percentage stays none: it is refused where it is applied.
+pub fn compaction_from_wire(wire: v1::Compaction) -> Compaction {
+    let defaults = Compaction::default();
+    let percent = wire.min_dirty_percent.map(|percent| u8::try_from(percent).unwrap_or(u8::MAX));
+    Compaction {
+        tombstone_delay_ms: wire.tombstone_delay_ms.unwrap_or(defaults.tombstone_delay_ms),
+        min_dirty_percent: percent.unwrap_or(defaults.min_dirty_percent),
     }
 }
 
@@ -172,6 +219,7 @@ fn topic_to_wire(topic: &Topic) -> v1::Topic {
         zone_waiver: topic.spec.zone_waiver,
         deleted: topic.deleted,
         retention: Some(retention_to_wire(topic.spec.retention)),
+        compaction: topic.spec.compaction.map(compaction_to_wire),
         version: topic.version,
     }
 }
@@ -184,6 +232,7 @@ fn topic_from_wire(wire: v1::Topic) -> Result<Topic, ConvertError> {
         durability,
         zone_waiver: wire.zone_waiver,
         retention: wire.retention.map(retention_from_wire).unwrap_or_default(),
+        compaction: wire.compaction.map(compaction_from_wire),
     };
     let id = topic_id("Topic", &wire.id)?;
     Ok(Topic { id, name: wire.name, spec, deleted: wire.deleted, version: wire.version })

@@ -50,16 +50,19 @@ fn body_to_wire(message: Message) -> Body {
         Message::FenceOk { position, voter } => {
             Body::FenceOk(wire::FenceOk { position: position_to_wire(position), voter })
         }
-        Message::Lead { high_watermark, log_end_offset } => {
-            Body::Lead(wire::Lead { high_watermark: high_watermark.0, log_end_offset: log_end_offset.0 })
-        }
-        Message::Fetch { position, durable_end, incarnation, kind, restart } => {
+        Message::Lead { high_watermark, log_end_offset, cleaned_by_all } => Body::Lead(wire::Lead {
+            high_watermark: high_watermark.0,
+            log_end_offset: log_end_offset.0,
+            cleaned_by_all: cleaned_by_all.0,
+        }),
+        Message::Fetch { position, durable_end, incarnation, kind, restart, cleaned_end } => {
             Body::Fetch(wire::FollowerFetch {
                 position: position_to_wire(position),
                 durable_end: durable_end.0,
                 incarnation: incarnation.0,
                 kind: kind_to_wire(kind).into(),
                 restart,
+                cleaned_end: cleaned_end.0,
             })
         }
         Message::Diverge { echo, common } => {
@@ -78,6 +81,7 @@ fn body_to_wire(message: Message) -> Body {
             durable_high_watermark,
             log_end_offset,
             log_start_offset,
+            tombstones_gone_below,
             incarnation,
         } => Body::Data(wire::Data {
             echo: position_to_wire(echo),
@@ -85,6 +89,7 @@ fn body_to_wire(message: Message) -> Body {
             durable_high_watermark: durable_high_watermark.0,
             log_end_offset: log_end_offset.0,
             log_start_offset: log_start_offset.0,
+            tombstones_gone_below: tombstones_gone_below.0,
             incarnation: incarnation.map_or(0, |incarnation| incarnation.0),
             batches: joined(&batches),
         }),
@@ -103,6 +108,7 @@ fn body_from_wire(body: Body) -> Result<Message, ConvertError> {
         Body::Lead(lead) => Message::Lead {
             high_watermark: Offset(lead.high_watermark),
             log_end_offset: Offset(lead.log_end_offset),
+            cleaned_by_all: Offset(lead.cleaned_by_all),
         },
         Body::Fetch(fetch) => Message::Fetch {
             position: position("FollowerFetch", fetch.position)?,
@@ -110,6 +116,7 @@ fn body_from_wire(body: Body) -> Result<Message, ConvertError> {
             incarnation: Incarnation(fetch.incarnation),
             kind: kind_from_wire(fetch.kind()),
             restart: fetch.restart,
+            cleaned_end: Offset(fetch.cleaned_end),
         },
         Body::Diverge(diverge) => Message::Diverge {
             echo: position("Diverge", diverge.echo)?,
@@ -132,6 +139,7 @@ fn body_from_wire(body: Body) -> Result<Message, ConvertError> {
             durable_high_watermark: Offset(data.durable_high_watermark),
             log_end_offset: Offset(data.log_end_offset),
             log_start_offset: Offset(data.log_start_offset),
+            tombstones_gone_below: Offset(data.tombstones_gone_below),
             incarnation: (data.incarnation != 0).then_some(Incarnation(data.incarnation)),
         },
     })
@@ -241,13 +249,14 @@ mod tests {
             Message::Fence { set: set.clone(), prev: None },
             Message::Fence { set: set.clone(), prev: Some(set) },
             Message::FenceOk { position: at(9), voter: true },
-            Message::Lead { high_watermark: Offset(3), log_end_offset: Offset(4) },
+            Message::Lead { high_watermark: Offset(3), log_end_offset: Offset(4), cleaned_by_all: Offset(1) },
             Message::Fetch {
                 position: at(4),
                 durable_end: Offset(2),
                 incarnation: Incarnation(77),
                 kind: FetchKind::Rejoin,
                 restart: true,
+                cleaned_end: Offset(1),
             },
             Message::Diverge { echo: at(4), common: at(2) },
             Message::Reset { echo: at(4), start: at(9), producers: ProducerTable::of_known(producers) },
@@ -259,6 +268,7 @@ mod tests {
                 durable_high_watermark: Offset(3),
                 log_end_offset: Offset(6),
                 log_start_offset: Offset(2),
+                tombstones_gone_below: Offset(1),
                 incarnation: Some(Incarnation(77)),
             },
         ];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_core::metadata::Durability;
 use holdfast_core::record_batch::{ProducerRef, RecordBatch, RecordBatchBuilder};
 use holdfast_core::replication::{
-    Action, Assignment, Envelope, Event, Loaded, Message, Replica, ReplicaConfig, RequestId,
+    Action, Assignment, Compacted, Envelope, Event, Loaded, Message, Replica, ReplicaConfig, RequestId,
 };
 use holdfast_core::{DirId, Offset, ProducerId, ReplicaId, Term};
 
@@ -42,6 +42,7 @@ fn config(durability: Durability) -> ReplicaConfig {
         flush_interval: always,
         retry_interval: always,
         lead_interval: always,
+        calm_lead_interval: always,
         quorum_timeout: never,
         stall_timeout: never,
         ..ReplicaConfig::default()
@@ -166,6 +167,7 @@ impl Performance<'_> {
             state,
             epochs,
             producers,
+            compacted: Compacted::default(),
             high_watermark: Offset::ZERO,
             tail_lost: node.disk.tail_lost,
             damaged: false,
@@ -208,7 +210,7 @@ impl Performance<'_> {
             Action::Append { batches } => self.append(batches),
             Action::Truncate { end } => self.truncate(end),
             // Nobody offers it.
-            Action::Trim { .. } | Action::Reset { .. } => Ok(()),
+            Action::Trim { .. } | Action::Reset { .. } | Action::NoteTombstonesGone { .. } => Ok(()),
             Action::Flush { generation } => {
                 let ended = if self.bounds.slow_flushes {
                     disk.flush_later(generation)

@@ -97,7 +97,7 @@ fn describe(envelope: &Envelope) -> String {
         Message::FenceOk { position, voter } => {
             format!("FenceOk at {}{}", at(position), if *voter { "" } else { ", no voter" })
         }
-        Message::Lead { high_watermark, log_end_offset } => {
+        Message::Lead { high_watermark, log_end_offset, .. } => {
             format!("Lead, watermark {high_watermark}, end {log_end_offset}")
         }
         Message::Fetch { position, durable_end, kind, .. } => {

@@ -38,6 +38,7 @@ const QUICK: &[Mutant] = &[
     Mutant::ObeyLateDiverge,
     Mutant::AcknowledgeDuplicate,
     Mutant::VoteAfterTailLoss,
+    Mutant::TakeAnyCopy,
 ];
 
 impl Case {

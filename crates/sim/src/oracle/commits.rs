@@ -80,6 +80,7 @@ impl Oracle {
         for view in self.views.iter_mut().filter(|view| view.end() > boundary) {
             view.doubtful = true;
         }
+        self.keys.give_up(boundary);
         for entry in self.committed.drain(kept..) {
             let header = entry.batch.header();
             if let Some(producer) = header.producer {
@@ -142,10 +143,9 @@ impl Oracle {
         same.then_some(last)
     }
 
-    /// A log that was trimmed at `start`, with what was trimmed.
-    pub(crate) fn whole(&self, start: Offset, kept: &[RecordBatch]) -> Vec<RecordBatch> {
-        let below = self.committed.iter().take_while(|entry| entry.next <= start);
-        below.map(|entry| &entry.batch).chain(kept).cloned().collect()
+    /// The log of a node as it was written, with what was trimmed and what compaction took out of it.
+    pub(crate) fn whole(&self, node: usize) -> Vec<RecordBatch> {
+        self.views[node].log.iter().map(|written| written.batch.clone()).collect()
     }
 
     /// The committed batches up to that one, as they stand in a log.
@@ -191,6 +191,7 @@ impl Oracle {
         }
         let durable = self.durability == Durability::Disk;
         let batch = written.batch.clone();
+        self.keys.commit(&batch);
         self.committed.push(Committed { next: written.next, chain: written.chain, epoch, durable, batch });
         Ok(())
     }

@@ -3,11 +3,11 @@
 //! The oracle forgets nothing: what was trimmed stays in its view of a log, and a log that begins anew at the start of another
 //! counts as one that had replicated all below, as it does for the rules.
 
+use holdfast_core::Offset;
 use holdfast_core::replication::Position;
-use holdfast_core::{Offset, Term};
 
 use super::view::Written;
-use super::{Oracle, Violation, ensure};
+use super::{Oracle, Site, Violation, ensure};
 use crate::coverage::Sight;
 
 impl Oracle {
@@ -28,18 +28,29 @@ impl Oracle {
     }
 
     /// An empty log that starts at `start` is about to take the place of this one. Below the watermark only where that was
-    /// given up (R37).
+    /// given up (R37), or where it counts for nothing any more (R45): no member has to, as long as nothing was given up.
     pub(crate) fn resetting(
         &mut self,
         node: usize,
         start: Position,
-        unclean_term: Option<Term>,
+        site: Site<'_>,
     ) -> Result<(), Violation> {
         let (name, view) = (self.name(node), &self.views[node]);
         let (end, watermark) = (start.end, view.watermark);
+        let state = site.disk.state();
+        let assignment = state.and_then(|state| state.assignment.as_ref());
+        let unclean_term = assignment.and_then(|assignment| assignment.unclean_term);
         let given_up = unclean_term.is_some_and(|term| view.last_epoch().term <= term);
-        ensure(given_up || end >= watermark, "REP-5", || {
+        let votes = state.is_none_or(|state| !state.nonvoter);
+        ensure(given_up || end >= watermark || !votes, "REP-5", || {
             format!("{name} begins anew at {end}, below its high watermark {watermark}")
+        })?;
+        let forgets = end < watermark && unclean_term.is_none();
+        let member = assignment.is_some_and(|assignment| assignment.names(site.id));
+        ensure(!(forgets && member && view.voter == Some(true)), "REP-10", || {
+            format!(
+                "{name} is a member and gives up a log with high watermark {watermark}, for a tombstone that is gone"
+            )
         })?;
         let below = self.log_below(start).ok_or_else(|| Violation {
             id: "REP-9",
@@ -47,6 +58,7 @@ impl Oracle {
         })?;
         let view = &mut self.views[node];
         (view.log, view.start, view.watermark) = (below, end, end);
+        view.missing.clear();
         self.coverage.see(Sight::BegunAnew);
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! What the oracle knows of one replica: its log as a chain of digests, and what others may have seen of it.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 
 use holdfast_core::record_batch::RecordBatch;
 use holdfast_core::{LeaderEpoch, Offset};
 
+use super::compaction::Origin;
 use crate::digest::Digest;
 
 /// A batch in a log. `chain` stands for it and all before it.
@@ -21,6 +23,8 @@ pub(super) struct View {
     /// Every batch written, in order; those that were trimmed as well, and those in whose stead the log began anew behind
     /// them.
     pub(super) log: Vec<Written>,
+    /// Offsets of records that compaction took from it.
+    pub(super) missing: BTreeSet<Offset>,
     /// Log start offset, of this run of the process.
     pub(super) start: Offset,
     /// Of this run of the process.
@@ -46,12 +50,21 @@ impl View {
     }
 
     /// The log as read from the files of a process that starts, from `start` on. What was trimmed below is as it was.
-    pub(super) fn reload(&mut self, start: Offset, batches: &[RecordBatch]) {
-        self.log.truncate(self.count(start));
+    pub(super) fn reload(&mut self, start: Offset, origins: &[Origin]) {
+        self.cut(start);
         self.start = start;
-        for batch in batches {
-            self.extend(batch);
+        for origin in origins {
+            for batch in &origin.batches {
+                self.extend(batch);
+            }
+            self.missing.extend(&origin.missing);
         }
+    }
+
+    /// Forgets what lies from `end` on.
+    pub(super) fn cut(&mut self, end: Offset) {
+        self.log.truncate(self.count(end));
+        self.missing.split_off(&end);
     }
 
     /// Log end offset, exclusive.

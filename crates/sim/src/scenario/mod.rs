@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod change;
+mod compaction;
 mod following;
 mod register;
 mod restart;
@@ -33,5 +34,5 @@ use schedules;
 #[cfg(feature = "mutants")]
 pub(crate) fn all() -> impl Iterator<Item = Schedule> {
     let first = [takeover::ALL, restart::ALL, following::ALL, change::ALL, register::ALL, storage::ALL];
-    first.into_iter().chain([unclean::ALL, trimming::ALL]).flatten().copied()
+    first.into_iter().chain([unclean::ALL, trimming::ALL, compaction::ALL]).flatten().copied()
 }

@@ -12,8 +12,9 @@ use holdfast_core::replication::{
     RequestId,
 };
 use holdfast_core::{DirId, Incarnation, Offset, ProducerId, ReplicaId, Term, Timestamp};
-use holdfast_log::LogConfig;
+use holdfast_log::{ByteSize, LogConfig};
 
+use crate::compaction::cleanable_end;
 use crate::controller::broker_id;
 use crate::disk::{Disk, FlushStart};
 use crate::oracle::{Oracle, Site, Violation};
@@ -42,8 +43,8 @@ struct Actor {
 }
 
 impl Actor {
-    fn new(durability: Durability, dir: DirId) -> Actor {
-        let disk = Disk::new(LogConfig::default(), durability);
+    fn new(durability: Durability, dir: DirId, log: LogConfig) -> Actor {
+        let disk = Disk::new(log, durability);
         Actor { dir, disk, replica: None, runs: 1, lazy: false, follow_up: VecDeque::new() }
     }
 
@@ -63,6 +64,8 @@ impl Actor {
 #[derive(Debug)]
 pub(crate) struct Stage {
     durability: Durability,
+    /// Whether each batch has a segment of its own, and is read on its own.
+    piecemeal: bool,
     now: Timestamp,
     actors: Vec<Actor>,
     oracle: Oracle,
@@ -102,6 +105,11 @@ pub(crate) fn replicas(nodes: &[usize]) -> Vec<ReplicaId> {
     nodes.iter().map(|&node| replica_id(node)).collect()
 }
 
+fn log_config(piecemeal: bool) -> LogConfig {
+    let config = LogConfig::default();
+    if piecemeal { LogConfig { segment_size: ByteSize(1), ..config } } else { config }
+}
+
 /// A broken promise ends the schedule, and its text begins with the invariant's id.
 fn expect_held(judgement: Result<(), Violation>) {
     if let Err(violation) = judgement {
@@ -112,11 +120,24 @@ fn expect_held(judgement: Result<(), Violation>) {
 impl Stage {
     /// Four empty nodes.
     pub(crate) fn new(durability: Durability) -> Stage {
+        let oracle = Oracle::new(0, durability, false, NODES);
+        Stage::with(durability, oracle, false)
+    }
+
+    /// Four empty nodes that durably have what is acknowledged, unless a disk fails, each batch in a segment of its own.
+    pub(crate) fn piecemeal() -> Stage {
+        let oracle = Oracle::new(0, Durability::Disk, false, NODES).on_failing_disks();
+        Stage::with(Durability::Disk, oracle, true)
+    }
+
+    fn with(durability: Durability, oracle: Oracle, piecemeal: bool) -> Stage {
+        let actor = |node| Actor::new(durability, first_dir(node), log_config(piecemeal));
         Stage {
             durability,
+            piecemeal,
             now: Timestamp(1),
-            actors: (0..NODES).map(|node| Actor::new(durability, first_dir(node))).collect(),
-            oracle: Oracle::new(0, durability, false, NODES),
+            actors: (0..NODES).map(actor).collect(),
+            oracle,
             post: Vec::new(),
             requests: 0,
             sequences: BTreeMap::new(),
@@ -126,7 +147,8 @@ impl Stage {
     }
 
     fn config(&self) -> ReplicaConfig {
-        ReplicaConfig { durability: self.durability, ..ReplicaConfig::default() }
+        let config = ReplicaConfig { durability: self.durability, ..ReplicaConfig::default() };
+        if self.piecemeal { ReplicaConfig { read_size: 1, inflight_limit: 1, ..config } } else { config }
     }
 
     /// The identity of a node's replica.
@@ -164,7 +186,7 @@ impl Stage {
     /// The node comes back empty, with that data directory.
     pub(crate) fn lose_disk(&mut self, node: usize, dir: DirId) {
         let runs = self.actors[node].runs + 1;
-        self.actors[node] = Actor { runs, ..Actor::new(self.durability, dir) };
+        self.actors[node] = Actor { runs, ..Actor::new(self.durability, dir, log_config(self.piecemeal)) };
         self.oracle.wiped(node);
     }
 
@@ -216,7 +238,7 @@ impl Stage {
 
     fn act(&mut self, node: usize, action: Action) {
         let actor = &mut self.actors[node];
-        let Actor { disk, replica, follow_up, .. } = actor;
+        let Actor { dir, disk, replica, follow_up, .. } = actor;
         match action {
             Action::Persist { number, state } => {
                 let watermark = replica.as_ref().map(|replica| replica.status().high_watermark);
@@ -240,11 +262,11 @@ impl Stage {
                 disk.end_trims();
             }
             Action::Reset { start, producers } => {
-                let assignment = replica.as_ref().and_then(Replica::assignment);
-                let unclean_term = assignment.and_then(|assignment| assignment.unclean_term);
-                expect_held(self.oracle.resetting(node, start, unclean_term));
+                let id = ReplicaId { broker: broker_id(node), dir: *dir };
+                expect_held(self.oracle.resetting(node, start, Site { id, disk }));
                 disk.reset(start, &producers).unwrap();
             }
+            Action::NoteTombstonesGone { below } => disk.note_tombstones_gone(below).unwrap(),
             Action::Flush { generation } => {
                 disk.want_flush(generation);
                 actor.start_flush();
@@ -289,16 +311,58 @@ impl Stage {
 
     /// A record, to the node that is said to lead. Gives the request.
     pub(crate) fn produce(&mut self, node: usize, sequence: i32) -> RequestId {
+        let value = format!("{sequence} from request {}", self.requests + 1);
+        self.produce_keyed(node, sequence, None, Some(&value))
+    }
+
+    /// The same, with that key and value; without a value it is a tombstone.
+    pub(crate) fn produce_keyed(
+        &mut self,
+        node: usize,
+        sequence: i32,
+        key: Option<&str>,
+        value: Option<&str>,
+    ) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
         let mut builder = RecordBatchBuilder::new();
-        let value = format!("{sequence} from request {}", self.requests);
-        builder.push(0, None, Some(value.as_bytes()), &[]).unwrap();
+        builder.push(0, key.map(str::as_bytes), value.map(str::as_bytes), &[]).unwrap();
         let producer = ProducerRef { id: ProducerId(1), epoch: 0, base_sequence: sequence };
         self.sequences.insert(request, sequence);
         let batch = builder.build(Some(producer)).unwrap();
         self.tell(node, Event::Produce { request, batch });
         request
+    }
+
+    /// A pass of the compaction over the node's log.
+    pub(crate) fn compact(&mut self, node: usize) {
+        let below = cleanable_end(self.replica(node));
+        let disk = &mut self.actors[node].disk;
+        disk.compact(below, 0, false).unwrap();
+        let (found, cleaned_end) = (disk.read_all().unwrap(), disk.compacted().cleaned_end);
+        expect_held(self.oracle.compacted(node, &found));
+        self.tell(node, Event::Cleaned { cleaned_end });
+    }
+
+    /// All tombstones are old enough; what is gone by now is said, and a pass goes over the node's log.
+    pub(crate) fn drop_tombstones(&mut self, node: usize) -> Offset {
+        self.tell(node, Event::DropTombstones { below: self.end(node) });
+        self.compact(node);
+        self.actors[node].disk.compacted().tombstones_gone_below
+    }
+
+    /// The records with a key in the node's log, as who reads it from its start sees them; `-` for a tombstone.
+    pub(crate) fn keyed(&mut self, node: usize) -> Vec<String> {
+        let batches = self.actors[node].disk.read_all().unwrap();
+        let written = batches.iter().filter(|batch| !batch.header().is_control());
+        let records = written.flat_map(|batch| batch.records().unwrap());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let keyed = records.filter_map(|record| {
+            let record = record.unwrap();
+            let value = record.value.as_deref().map_or("-".to_owned(), text);
+            record.key.as_deref().map(|key| format!("{} {value}", text(key)))
+        });
+        keyed.collect()
     }
 
     /// What the node has below is kept no longer.

@@ -245,9 +245,9 @@ impl World {
                 }
             }
             oracle.finish(&written, &logs)?;
-            for (node, start, log) in &logs {
-                // What was trimmed had been read before, as it were: it was committed, which the oracle saw to.
-                self.witness.read(self.now, partition, *node, &oracle.whole(*start, log));
+            for (node, ..) in &logs {
+                // What was trimmed or compacted had been read before, as it were: that it might go the oracle saw to.
+                self.witness.read(self.now, partition, *node, &oracle.whole(*node));
             }
         }
         // An unclean recovery may lose what was acknowledged (R37); the oracle judges how much.

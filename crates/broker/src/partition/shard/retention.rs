@@ -33,6 +33,11 @@ impl Retained {
         Retained { of, retainers, last: None, due: Instant::now() + INTERVAL, clock: WallClock::new() }
     }
 
+    /// The time of day by which things are old.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     pub(super) fn set(&mut self, topic: TopicId, retention: Retention) {
         if retention.is_unlimited() {
             self.of.remove(&topic);
@@ -55,7 +60,7 @@ impl Shard {
         if self.retained.of.is_empty() {
             return;
         }
-        let now_ms = self.retained.clock.now_ms();
+        let now_ms = self.retained.now_ms();
         let mut changed = 0;
         for partition in self.next_to_look_at() {
             let Some(&retention) = self.retained.of.get(&partition.topic) else { continue };

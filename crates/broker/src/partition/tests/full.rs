@@ -209,6 +209,7 @@ async fn what_had_room_is_not_written_again() {
         high_watermark: Offset::ZERO,
         durable_high_watermark: Offset::ZERO,
         log_start_offset: Offset::ZERO,
+        tombstones_gone_below: Offset::ZERO,
         log_end_offset: Offset(4),
         incarnation: None,
     };

@@ -1,4 +1,4 @@
-//! Files in memory whose flushes hang as long as a gate is shut: those of partitions, not those of promises.
+//! Files in memory whose flushes, or removals, hang as long as a gate is shut: those of partitions, not those of promises.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use holdfast_log::{File, Fs, MemFs, OpenMode, Volume};
 
-/// Clones share the gate.
+/// Clones share the gates.
 #[derive(Debug, Clone)]
 pub(super) struct GatedFs {
     inner: MemFs,
     gate: Arc<Gate>,
+    removals: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
-struct Gate {
+pub(super) struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
 }
@@ -29,27 +30,43 @@ struct GateState {
 
 impl GatedFs {
     pub(super) fn new(inner: MemFs) -> GatedFs {
-        GatedFs { inner, gate: Arc::default() }
+        GatedFs { inner, gate: Arc::default(), removals: Arc::default() }
     }
 
     pub(super) fn shut(&self) {
-        self.gate.state.lock().unwrap().shut = true;
+        self.gate.shut();
     }
 
     pub(super) fn open(&self) {
-        self.gate.state.lock().unwrap().shut = false;
-        self.gate.changed.notify_all();
+        self.gate.open();
     }
 
     pub(super) fn wait_until_one_hangs(&self, limit: Duration) {
-        let state = self.gate.state.lock().unwrap();
-        let (state, _) =
-            self.gate.changed.wait_timeout_while(state, limit, |state| state.hanging == 0).unwrap();
-        assert!(state.hanging > 0, "no flush came to the gate");
+        self.gate.wait_until_one_hangs(limit);
+    }
+
+    /// Of folders.
+    pub(super) fn removals(&self) -> Arc<Gate> {
+        Arc::clone(&self.removals)
     }
 }
 
 impl Gate {
+    pub(super) fn shut(&self) {
+        self.state.lock().unwrap().shut = true;
+    }
+
+    pub(super) fn open(&self) {
+        self.state.lock().unwrap().shut = false;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait_until_one_hangs(&self, limit: Duration) {
+        let state = self.state.lock().unwrap();
+        let (state, _) = self.changed.wait_timeout_while(state, limit, |state| state.hanging == 0).unwrap();
+        assert!(state.hanging > 0, "nothing came to the gate");
+    }
+
     fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.hanging += 1;
@@ -110,6 +127,7 @@ impl Fs for GatedFs {
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.removals.pass();
         self.inner.remove_dir_all(dir)
     }
 

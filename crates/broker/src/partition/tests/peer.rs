@@ -150,8 +150,8 @@ impl Node {
 
     /// The peer leads.
     pub(super) async fn is_led(&self, term: u32) {
-        let (high_watermark, log_end_offset) = (Offset::ZERO, Offset::ZERO);
-        self.receive(PEER, term, Message::Lead { high_watermark, log_end_offset }).await;
+        let (high_watermark, log_end_offset, cleaned_by_all) = (Offset::ZERO, Offset::ZERO, Offset::ZERO);
+        self.receive(PEER, term, Message::Lead { high_watermark, log_end_offset, cleaned_by_all }).await;
     }
 
     /// Data of the leading peer: one batch, or the marker of the term.
@@ -168,6 +168,7 @@ impl Node {
             durable_high_watermark: Offset::ZERO,
             log_end_offset: echo.end + 1,
             log_start_offset: Offset::ZERO,
+            tombstones_gone_below: Offset::ZERO,
             incarnation: None,
         };
         self.receive(PEER, term, data).await;
@@ -180,6 +181,12 @@ pub(super) fn position(term: u32, end: u64) -> Position {
 }
 
 pub(super) fn fetch(position: Position) -> Message {
-    let (durable_end, incarnation) = (position.end, Incarnation(1));
-    Message::Fetch { position, durable_end, incarnation, kind: FetchKind::Follow, restart: true }
+    Message::Fetch {
+        position,
+        durable_end: position.end,
+        incarnation: Incarnation(1),
+        kind: FetchKind::Follow,
+        restart: true,
+        cleaned_end: Offset::ZERO,
+    }
 }

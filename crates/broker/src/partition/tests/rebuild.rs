@@ -87,8 +87,8 @@ async fn a_log_that_failed_is_kept_where_nobody_leads() {
     fs.inject(Fault { kind: Some(OperationKind::SyncData), after: 0, lasting: false });
     answer(node.produce("lost").await).await.unwrap_err();
     until(&handle, "it fails", |status| status.failed).await;
-    let (high_watermark, log_end_offset) = (Offset::ZERO, Offset::ZERO);
-    node.receive(PEER, 1, Message::Lead { high_watermark, log_end_offset }).await;
+    let (high_watermark, log_end_offset, cleaned_by_all) = (Offset::ZERO, Offset::ZERO, Offset::ZERO);
+    node.receive(PEER, 1, Message::Lead { high_watermark, log_end_offset, cleaned_by_all }).await;
     let mut status = handle.status.clone();
     status.mark_unchanged();
     assert!(timeout(Duration::from_millis(1500), status.changed()).await.is_err(), "it began anew");

@@ -58,7 +58,7 @@ fn place(fs: &MemFs, offset: u64) -> (u64, u64) {
 }
 
 /// Turns a bit in the records of the batch at that offset.
-fn flip(fs: &MemFs, offset: u64) {
+pub(super) fn flip(fs: &MemFs, offset: u64) {
     let (_, end) = place(fs, offset);
     let file = open(fs, &segment());
     let byte = file.read_bytes(end - 3, 1).unwrap()[0];
@@ -127,7 +127,17 @@ impl Node {
     async fn assert_serves(&self, whole: &[u8]) {
         let all = RecordBatch::split(whole.to_vec().into()).unwrap();
         for batch in &all {
-            let served = self.consumed(batch.header().base_offset.0).await.unwrap();
+            let offset = batch.header().base_offset.0;
+            // Where a repair takes longer than a consumer is made to wait, it is told to ask again.
+            let asked = async {
+                loop {
+                    match self.consumed(offset).await {
+                        Err(error) if error.retry_after.is_some() => tokio::task::yield_now().await,
+                        answered => break answered,
+                    }
+                }
+            };
+            let served = timeout(LONG, asked).await.expect("it is repaired").unwrap();
             assert_eq!(served, std::slice::from_ref(batch));
         }
     }
@@ -160,6 +170,79 @@ async fn a_consumer_is_served_what_another_broker_still_holds() {
     assert_eq!(content(&fs, &segment()), whole);
     let handle = node.partitions.get(PARTITION).unwrap();
     assert!(!handle.status.borrow().failed && handle.status.borrow().active);
+    node.kill().await;
+    other.kill().await;
+}
+
+/// In the log of a broker that does not run, the batches from 2 to 4 have become a filler.
+fn compact(fs: &MemFs) {
+    let mut batches = RecordBatch::split(content(fs, &segment()).into()).unwrap();
+    let first = batches.iter().position(|batch| batch.header().base_offset == Offset(2)).unwrap();
+    let epoch = batches[first].header().epoch.unwrap();
+    batches.splice(first..first + 3, RecordBatch::filler(Offset(2), Offset(5), epoch));
+    // Whatever else is there tells of what was.
+    let names = fs.list(&folder()).unwrap();
+    names.iter().for_each(|name| fs.remove_file(&folder().join(name)).unwrap());
+    let file = fs.open(&segment(), OpenMode::CreateNew).unwrap();
+    let buffers: Vec<&[u8]> = batches.iter().map(|batch| &batch.bytes()[..]).collect();
+    file.write_all_at(&buffers, 0).unwrap();
+    file.sync_data().unwrap();
+    fs.sync_dir(&folder()).unwrap();
+}
+
+/// What a broker gives that was compacted is of another length: the segment is sealed, and written anew around it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_compacted_broker_holds_takes_the_place_of_what_was_longer() {
+    let fs = stopped().await;
+    let lean = copy(&fs);
+    compact(&lean);
+    let other = Node::start(Arc::new(lean));
+    other.lead(2).await;
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    let handle = node.lead(2).await;
+    let before = content(&fs, &segment());
+    flip(&fs, 3);
+    let served = node.consumed(3).await.unwrap();
+    let header = served[0].header();
+    assert_eq!((header.base_offset, header.next_offset()), (Offset(3), Offset(4)), "cut to what was damaged");
+    assert!(header.is_filler());
+    let after = content(&fs, &segment());
+    assert!(after.len() < before.len());
+    for offset in [1, 2, 4, BATCHES] {
+        let (first, end) = place(&fs, offset);
+        let bytes = &after[first as usize..end as usize];
+        assert!(before.windows(bytes.len()).any(|window| window == bytes), "{offset} is what it was");
+        assert_eq!(node.consumed(offset).await.unwrap()[0].bytes(), bytes);
+    }
+    // Goes on where it was, in another segment.
+    answer(node.produce("one more").await).await.unwrap();
+    assert!(handle.reader.log_end_offset() > Offset(BATCHES) && !handle.status.borrow().failed);
+    node.kill().await;
+    other.kill().await;
+}
+
+/// Before it may serve: the same of a log that cannot be opened. Where it ended nobody can tell any more, so that it does not vote
+/// until it has caught up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_opened_takes_what_a_compacted_broker_holds() {
+    let fs = stopped().await;
+    let lean = copy(&fs);
+    compact(&lean);
+    let other = Node::start(Arc::new(lean));
+    other.lead(2).await;
+    // A header that is none: opening looks at those.
+    let (first, _) = place(&fs, 3);
+    open(&fs, &segment()).write_all_at(&[&[0xff; 40]], first).unwrap();
+    let names =
+        fs.list(&folder()).unwrap().into_iter().filter(|name| !name.to_string_lossy().ends_with(".log"));
+    names.for_each(|name| fs.remove_file(&folder().join(name)).unwrap());
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    let handle = node.assign(node.together(2, PEER)).await;
+    let end = Offset(BATCHES + 1);
+    assert_eq!(handle.reader.log_end_offset(), end);
+    let batches = handle.reader.read_verified(Offset(3), end, 1 << 20).unwrap().batches;
+    let bases: Vec<u64> = batches.iter().map(|batch| batch.header().base_offset.0).collect();
+    assert_eq!((bases, batches[0].header().is_filler()), (vec![3, 5, 6], true));
     node.kill().await;
     other.kill().await;
 }
@@ -438,6 +521,10 @@ async fn other_brokers_are_given_what_is_whole_and_committed() {
     node.receive(ABSENT, 3, Message::FenceOk { position: position(2, 0), voter: true }).await;
     until(&handle, "it leads", |status| status.active && status.log_end_offset > Offset(end)).await;
     assert_eq!(ask(asked(end)).await.missing(), BatchesMissing::NotCommitted);
+    // Nothing of it was compacted: what the caller has dropped a tombstone for may be in it.
+    let dropped = |from| FetchBatchesRequest { tombstones_gone_below: 4, ..asked(from) };
+    assert_eq!(ask(dropped(2)).await.missing(), BatchesMissing::NotCleaned);
+    assert_eq!(ask(dropped(4)).await.missing(), BatchesMissing::Unspecified);
     let all = ask(FetchBatchesRequest { max_bytes: u32::MAX, to_offset: 3, ..asked(1) }).await;
     assert_eq!(RecordBatch::split(all.batches).unwrap().len(), 2);
     let elsewhere = FetchBatchesRequest { partition: 7, ..asked(0) };

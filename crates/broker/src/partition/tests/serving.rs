@@ -12,12 +12,13 @@ use tonic::Request;
 
 use super::peer::{ABSENT, PEER, Peer, fetch, map, position};
 use super::*;
+use crate::compaction::CompactionStats;
 use crate::config::BrokerConfig;
 use crate::controllers::Controllers;
 use crate::metadata::MapHolder;
 use crate::producer_ids::ProducerIds;
 use crate::service::{
-    Channels, FetchApi, PEER_ROOM, ProduceApi, REPAIR_ROOM, Room, ServiceContext, fetch_here,
+    Channels, FetchApi, KEYS_ROOM, PEER_ROOM, ProduceApi, REPAIR_ROOM, Room, ServiceContext, fetch_here,
 };
 
 /// Room for fetches: the least that there may be.
@@ -54,10 +55,12 @@ impl Node {
             controllers: controllers.clone(),
             tls: None,
             produce_room: Arc::new(Semaphore::new(config.max_inflight_produce.0 as usize)),
+            keys_room: Room::new(KEYS_ROOM),
             fetch_room: Room::new(FETCH_ROOM as u64),
             peer_room: Arc::new(Semaphore::new(PEER_ROOM)),
             repair_room: Room::new(REPAIR_ROOM),
             repairs: self.repairs.clone(),
+            compaction_stats: CompactionStats::default(),
             channels: Channels::default(),
             producer_ids: Arc::new(ProducerIds::load(dir, controllers)),
             ending: CancellationToken::new(),

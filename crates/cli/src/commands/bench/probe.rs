@@ -21,6 +21,8 @@ use crate::output::{print_json, print_table, table};
 
 /// Bytes of a probe.
 const VALUE: [u8; 100] = [b'p'; 100];
+/// Their key: a topic that is compacted takes none without.
+const KEY: &str = "probe";
 /// How long the last probes may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// Gaps before this are those of connecting.
@@ -83,7 +85,7 @@ async fn probe(producer: &Producer, args: &BenchProbeArgs, begin: Instant) -> Re
     while begin.elapsed() < args.duration && !interrupted.is_cancelled() {
         ticks.tick().await;
         for partition in 0..producer.partitions() {
-            let record = Record::new(&VALUE[..]).with_partition(partition);
+            let record = Record::new(&VALUE[..]).with_key(KEY).with_partition(partition);
             // Its outcome is counted by the producer.
             drop(producer.send(record).await.map_err(|error| CliError::api("probing", &error.source))?);
         }

@@ -70,6 +70,8 @@ pub(super) struct Sender {
     meter: Arc<Meter>,
     values: Bytes,
     record: usize,
+    /// Records have one of so many keys, those that have any.
+    keys: Option<u64>,
     /// Where the next value begins in `values`.
     position: usize,
     pace: Option<Pace>,
@@ -84,6 +86,7 @@ impl Sender {
         meter: Arc<Meter>,
         values: Bytes,
         record: usize,
+        keys: Option<u64>,
         pace: Option<Pace>,
     ) -> Sender {
         Sender {
@@ -91,6 +94,7 @@ impl Sender {
             meter,
             values,
             record,
+            keys,
             position: 0,
             pace,
             flights: Flights::default(),
@@ -176,8 +180,12 @@ impl Sender {
         end: Instant,
         stop: &Stop,
     ) -> Option<Result<Pending, SendError>> {
-        let value = self.next_value();
-        let record = match self.producer.try_send(Record::new(value)) {
+        let record = Record::new(self.next_value());
+        let record = match self.keys {
+            Some(keys) => record.with_key(rand::random_range(0..keys.max(1)).to_be_bytes().to_vec()),
+            None => record,
+        };
+        let record = match self.producer.try_send(record) {
             Ok(pending) => return Some(Ok(pending)),
             Err(TrySendError::Refused(error)) => return Some(Err(error)),
             Err(TrySendError::Full(record)) => record,

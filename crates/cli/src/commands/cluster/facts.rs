@@ -49,8 +49,19 @@ pub(crate) struct BrokerFact {
     pub(crate) damaged: u32,
     /// Damaged places that were repaired since it started.
     pub(crate) repaired_places: u64,
+    /// What compaction did since it started.
+    pub(crate) compaction: CompactionFact,
     /// Whether it says that it takes no records for want of room.
     pub(crate) disk_full: bool,
+}
+
+/// What compaction did on a broker.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct CompactionFact {
+    pub(crate) passes: u64,
+    pub(crate) removed_records: u64,
+    /// Bytes by which logs became smaller.
+    pub(crate) freed_bytes: u64,
 }
 
 impl BrokerFact {

@@ -15,7 +15,7 @@ use holdfast_proto::convert::metadata::update_from_wire;
 use holdfast_proto::v1::{BrokerState, DescribeClusterResponse, DescribePartitionsResponse, PartitionState};
 use tokio::time::Instant;
 
-use super::facts::{BrokerFact, ClusterState, ControllerFact, PartitionFact, ReplicaFact};
+use super::facts::{BrokerFact, ClusterState, CompactionFact, ControllerFact, PartitionFact, ReplicaFact};
 use crate::args::Global;
 use crate::commands::connect::tls;
 use crate::commands::health::{Health, check};
@@ -54,6 +54,11 @@ pub(crate) async fn observe(global: &Global, client: &Client) -> Result<ClusterS
         if let Some(said) = standing.get(&fact.id) {
             (fact.disk_full, fact.failed) = (said.disk_full, said.failed_replicas);
             (fact.damaged, fact.repaired_places) = (said.damaged_replicas, said.repaired_places);
+            fact.compaction = CompactionFact {
+                passes: said.compaction_passes,
+                removed_records: said.compacted_records,
+                freed_bytes: said.compacted_bytes,
+            };
         }
     }
     Ok(ClusterState {
@@ -198,6 +203,7 @@ fn brokers(
                 failed: 0,
                 damaged: 0,
                 repaired_places: 0,
+                compaction: CompactionFact::default(),
                 disk_full: false,
             };
             (broker.id.0, fact)

@@ -36,7 +36,7 @@ impl From {
         };
         parsed.ok_or_else(|| {
             let why = format!("{text:?} is no offset");
-            let next = "use start, end, 42, -10 (ten before the end), @2026-11-21T08:00:00Z or @-1h";
+            let next = "use start, end, 42, -10 (ten offsets before the end), @2026-11-21T08:00:00Z or @-1h";
             CliError::new(exit::USAGE, "reading --offset", why, next)
         })
     }

@@ -9,7 +9,7 @@ use holdfast_client::{ConsumedRecord, Header};
 use serde::ser::{SerializeMap, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
-use crate::args::Format;
+use crate::args::{ConsumeArgs, Format};
 
 /// Written at once.
 const BUFFER: usize = 256 << 10;
@@ -19,22 +19,32 @@ pub(super) struct Printer<W: Write = io::Stdout> {
     format: Format,
     topic: String,
     key_separator: Option<Vec<u8>>,
+    /// Printed for a value that is not there.
+    tombstone: Vec<u8>,
     output: BufWriter<W>,
     count: u64,
 }
 
 impl Printer {
-    pub(super) fn new(format: Format, topic: &str, key_separator: Option<&str>) -> Printer {
-        Printer::to(io::stdout(), format, topic, key_separator)
+    pub(super) fn new(format: Format, args: &ConsumeArgs) -> Printer {
+        let (separator, tombstone) = (args.key_separator.as_deref(), args.tombstone.as_deref());
+        Printer::to(io::stdout(), format, &args.topic, separator, tombstone)
     }
 }
 
 impl<W: Write> Printer<W> {
-    fn to(output: W, format: Format, topic: &str, key_separator: Option<&str>) -> Printer<W> {
+    fn to(
+        output: W,
+        format: Format,
+        topic: &str,
+        key_separator: Option<&str>,
+        tombstone: Option<&str>,
+    ) -> Printer<W> {
         Printer {
             format,
             topic: topic.to_owned(),
             key_separator: key_separator.map(|separator| separator.as_bytes().to_vec()),
+            tombstone: tombstone.unwrap_or_default().as_bytes().to_vec(),
             output: BufWriter::with_capacity(BUFFER, output),
             count: 0,
         }
@@ -52,7 +62,7 @@ impl<W: Write> Printer<W> {
                     self.output.write_all(record.key.as_deref().unwrap_or_default())?;
                     self.output.write_all(separator)?;
                 }
-                self.output.write_all(record.value.as_deref().unwrap_or_default())?;
+                self.output.write_all(record.value.as_deref().unwrap_or(&self.tombstone))?;
             }
             Format::Json => {
                 let line = Line { topic: &self.topic, partition, record };
@@ -144,7 +154,16 @@ mod tests {
     }
 
     fn printed(format: Format, separator: Option<&str>, record: &ConsumedRecord) -> Vec<u8> {
-        let mut printer = Printer::to(Vec::new(), format, "orders", separator);
+        printed_with(format, separator, None, record)
+    }
+
+    fn printed_with(
+        format: Format,
+        separator: Option<&str>,
+        tombstone: Option<&str>,
+        record: &ConsumedRecord,
+    ) -> Vec<u8> {
+        let mut printer = Printer::to(Vec::new(), format, "orders", separator, tombstone);
         printer.print(2, record).unwrap();
         printer.flush().unwrap();
         assert_eq!(printer.count(), 1);
@@ -156,6 +175,10 @@ mod tests {
         assert_eq!(printed(Format::Text, None, &record(Some(b"k"), Some(b"\xff\x00"))), b"\xff\x00\n");
         assert_eq!(printed(Format::Text, Some("=>"), &record(Some(b"k"), Some(b"v"))), b"k=>v\n");
         assert_eq!(printed(Format::Text, Some(":"), &record(None, None)), b":\n");
+        let gone = record(Some(b"k"), None);
+        assert_eq!(printed_with(Format::Text, Some(":"), Some("<gone>"), &gone), b"k:<gone>\n");
+        let empty = record(Some(b"k"), Some(b""));
+        assert_eq!(printed_with(Format::Text, Some(":"), Some("<gone>"), &empty), b"k:\n");
     }
 
     #[test]

@@ -161,11 +161,15 @@ fn batch_line(batch: &FoundBatch<'_>) -> String {
         codec(header.compression()),
         header.crc,
     );
+    if !header.is_dense() {
+        line.push_str(&format!("  {} of {} records", header.records, header.offsets()));
+    }
     if let Some(producer) = header.producer {
         let (id, epoch, sequence) = (producer.id, producer.epoch, producer.base_sequence);
         line.push_str(&format!("  producer {id} epoch {epoch} sequence {sequence}"));
     }
     for (is, word) in [
+        (header.is_filler(), "filler"),
         (header.is_control(), "control"),
         (header.is_transactional(), "transactional"),
         (header.is_append_time(), "append-time"),
@@ -194,6 +198,8 @@ fn batch_json(log: &LogFolder, batch: &FoundBatch<'_>) -> Value {
         "last_offset": header.last_offset().0,
         "epoch": header.epoch.map(|epoch| epoch.to_string()),
         "records": header.records,
+        "removed_records": removed(header),
+        "filler": header.is_filler(),
         "compression": codec(header.compression()),
         "crc": header.crc,
         "base_timestamp": (header.base_timestamp >= 0).then_some(header.base_timestamp),
@@ -206,6 +212,11 @@ fn batch_json(log: &LogFolder, batch: &FoundBatch<'_>) -> Value {
         "append_time": header.is_append_time(),
         "damaged": batch.damaged,
     })
+}
+
+/// Records that compaction took out of a batch.
+pub(super) fn removed(header: &BatchHeader) -> u64 {
+    u64::from(header.offsets()).saturating_sub(header.records.into())
 }
 
 fn record_line(offset: Offset, record: &Record, values: bool) -> String {

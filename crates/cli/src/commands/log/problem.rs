@@ -99,6 +99,7 @@ fn kind(damage: &Damage) -> &'static str {
         Damage::Batch(_) => "header",
         Damage::Gap { .. } => "gap",
         Damage::LogStart => "log-start",
+        Damage::Compaction => "compaction",
         Damage::Epoch { .. } => "epoch",
         Damage::Missing { .. } => "missing",
         Damage::Unreadable { .. } => "unreadable",

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use holdfast_broker::inspect::{Expected, LogFolder};
 use holdfast_core::record_batch::{BatchHeader, Compression};
+use holdfast_core::replication::Compacted;
 use holdfast_core::{LeaderEpoch, Offset};
-use holdfast_log::inspect::{Checks, Step, log_start, walk};
+use holdfast_log::inspect::{Checks, Step, compacted, log_start, walk};
 use serde_json::{Value, json};
 
+use super::dump::removed;
 use super::problem::Problem;
 use super::text::{codec, time};
 use super::{Folder, Stopped};
@@ -38,6 +40,7 @@ struct Stats<'a> {
     end: Offset,
     records: u64,
     batches: u64,
+    compaction: Compaction,
     epochs: Option<Epochs>,
     /// Of the records that have a time, milliseconds since 1970.
     times: Option<(i64, i64)>,
@@ -46,6 +49,53 @@ struct Stats<'a> {
     unflushed: u64,
     /// The first that is wrong; what is behind it is not counted.
     problem: Option<Problem>,
+}
+
+/// What compaction has left of a log, and has to look at yet.
+#[derive(Debug, Default)]
+struct Compaction {
+    noted: Compacted,
+    /// Records that are gone of batches that are there.
+    removed: u64,
+    /// Batches that stand for others of which nothing is left.
+    fillers: u64,
+    /// Bytes of the segments that are not appended to, below what was cleaned and above.
+    sealed: Share,
+    /// Of the last segment so far.
+    last: Share,
+}
+
+/// Bytes of batches.
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    clean: u64,
+    dirty: u64,
+}
+
+impl Compaction {
+    /// The next segment begins: the one before is appended to no more.
+    fn segment(&mut self) {
+        let Share { clean, dirty } = std::mem::take(&mut self.last);
+        self.sealed.clean += clean;
+        self.sealed.dirty += dirty;
+    }
+
+    fn add(&mut self, header: &BatchHeader) {
+        let clean = header.next_offset() <= self.noted.cleaned_end;
+        *(if clean { &mut self.last.clean } else { &mut self.last.dirty }) += u64::from(header.length);
+        self.removed += removed(header);
+        self.fillers += u64::from(header.is_filler());
+    }
+
+    fn note(&self) -> Option<String> {
+        let Share { clean, dirty } = self.sealed;
+        let percent = dirty.saturating_mul(100).checked_div(clean + dirty).unwrap_or(0);
+        let Compacted { cleaned_end, .. } = self.noted;
+        let was = cleaned_end > Offset::ZERO || self.removed > 0;
+        was.then(|| {
+            format!("cleaned below {cleaned_end}, {percent} % dirty, {} records removed", self.removed)
+        })
+    }
 }
 
 /// The epochs of a log.
@@ -69,6 +119,11 @@ impl<'a> Stats<'a> {
             end: start,
             records: 0,
             batches: 0,
+            // As for the start.
+            compaction: Compaction {
+                noted: compacted(&*broker.fs(), &log.path).unwrap_or_default(),
+                ..Compaction::default()
+            },
             epochs: None,
             times: None,
             compression: BTreeMap::new(),
@@ -80,6 +135,7 @@ impl<'a> Stats<'a> {
             match step {
                 Step::Segment { len, .. } => {
                     stats.segments += 1;
+                    stats.compaction.segment();
                     stats.bytes += len;
                 }
                 Step::Batch(batch) if batch.header.base_offset < start => {} // trimmed
@@ -108,6 +164,7 @@ impl<'a> Stats<'a> {
         self.end = header.next_offset();
         self.batches += 1;
         self.records += u64::from(header.records);
+        self.compaction.add(header);
         *self.compression.entry(header.compression()).or_default() += 1;
         if let Some(epoch) = header.epoch {
             let epochs = self.epochs.get_or_insert(Epochs { count: 1, first: epoch, last: epoch });
@@ -134,6 +191,7 @@ impl<'a> Stats<'a> {
         if self.expected.is_some_and(|expected| expected.nonvoter) {
             notes.push("non-voter".to_owned());
         }
+        notes.extend(self.compaction.note());
         if let Some(problem) = &self.problem {
             let what = if problem.torn { "torn tail" } else { "DAMAGED" };
             notes.push(format!("{what} at offset {}", problem.offset));
@@ -182,6 +240,12 @@ impl<'a> Stats<'a> {
             "end_offset": self.end.0,
             "records": self.records,
             "batches": self.batches,
+            "removed_records": self.compaction.removed,
+            "fillers": self.compaction.fillers,
+            "cleaned_end": self.compaction.noted.cleaned_end.0,
+            "tombstones_gone_below": self.compaction.noted.tombstones_gone_below.0,
+            "clean_bytes": self.compaction.sealed.clean,
+            "dirty_bytes": self.compaction.sealed.dirty,
             "epochs": epochs,
             "first_timestamp": self.times.map(|(first, _)| first),
             "last_timestamp": self.times.map(|(_, last)| last),

@@ -46,7 +46,13 @@ impl Lines {
     pub(super) fn last_line(&mut self) -> Option<Bytes> {
         debug_assert!(self.chunk.is_empty(), "whole lines were not taken");
         let line = self.begun.split().freeze();
+        self.count += u64::from(!line.is_empty());
         (!line.is_empty()).then_some(line)
+    }
+
+    /// Lines taken so far: the number of the last one, counted from 1.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     /// Whether a line has no end for so long that it cannot be a record.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use holdfast_client::{CloseReport, Outcome, SendError};
+use holdfast_core::ErrorCode;
 use serde_json::json;
 
 use crate::args::{Format, Global};
@@ -79,7 +80,8 @@ pub(super) fn ending(
         Some(Problem::Input(error)) => error,
         Some(Problem::Send(SendError { outcome, source })) => {
             let mut problem = CliError::api(what, &source);
-            if outcome == Outcome::Failed {
+            // Without a key it fails as often as it is sent.
+            if outcome == Outcome::Failed && source.code != ErrorCode::InvalidRecord {
                 "what failed was certainly not stored: it can be sent again".clone_into(&mut problem.next);
             }
             let class = if problem.exit == exit::DATA { exit::DATA } else { exit::RETRY };
@@ -97,8 +99,6 @@ pub(super) fn ending(
 #[cfg(test)]
 mod tests {
     use holdfast_proto::ApiError;
-
-    use holdfast_core::ErrorCode;
 
     use super::*;
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use holdfast_client::Client;
 use holdfast_core::ErrorCode;
+use holdfast_core::compaction::Compaction;
 use holdfast_core::metadata::{Durability, Topic, TopicSpec};
 use holdfast_core::retention::Retention;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{change_failed, durability, facts, promise, unknown, zones};
+use super::{change_failed, durability, facts, milliseconds, promise, unknown, zones};
 use crate::args::{DurabilityArg, Format, Global, TopicCreateArgs};
 use crate::commands::connect::connect;
 use crate::exit::{self, CliError};
@@ -78,6 +79,10 @@ fn spec(args: &TopicCreateArgs) -> TopicSpec {
         },
         zone_waiver: args.waive_zones,
         retention: Retention { time_ms: args.retention.0, bytes: args.retention_bytes.0 },
+        compaction: args.compact.then_some(Compaction {
+            tombstone_delay_ms: milliseconds(args.tombstone_delay),
+            min_dirty_percent: args.min_dirty_percent,
+        }),
     }
 }
 

@@ -7,7 +7,7 @@ use holdfast_core::{LeaderEpoch, ReplicaId};
 use holdfast_proto::v1::PartitionState;
 use serde_json::{Value, json};
 
-use super::{durability, facts, promise, retention, unknown, zone_of};
+use super::{compaction, durability, facts, promise, retention, unknown, zone_of};
 use crate::args::{Format, Global};
 use crate::commands::connect::connect;
 use crate::commands::human::bytes;
@@ -54,6 +54,7 @@ impl View<'_> {
         ))?;
         print_line(&format!("durability {}: {}", durability(topic.spec.durability), promise(topic)))?;
         print_line(&format!("retention {}", retention(topic.spec.retention)))?;
+        print_line(&format!("compaction {}", compaction(topic.spec.compaction)))?;
         let mut rows = table(&[
             "PARTITION",
             "LEADER",
@@ -184,6 +185,8 @@ impl View<'_> {
             "high_watermark": state.map(|state| state.high_watermark),
             "log_end_offset": state.map(|state| state.log_end_offset),
             "size_bytes": state.map(|state| state.size_bytes),
+            "cleaned_end": state.map(|state| state.cleaned_end),
+            "cleaned_by_all": state.map(|state| state.cleaned_by_all),
         })
     }
 }

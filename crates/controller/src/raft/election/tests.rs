@@ -23,7 +23,8 @@ impl Machine {
         let ids = (1..=voters).map(ControllerId);
         let election = Election::new(start, ControllerId(2), ids, Timing::of(TIMEOUT));
         let leader = Some(ControllerId(1));
-        let facts = Facts { term: 4, leader, leading: false, voter: true, last_log: log(9) };
+        let facts =
+            Facts { term: 4, leader, leading: false, voter: true, last_log: log(9), stands_still: false };
         let mut machine = Machine { start, election, facts };
         machine.note(0, facts);
         machine.awake(0, 1000);
@@ -283,7 +284,8 @@ fn a_leader_without_a_majority_does_not_call_itself_leader() {
 fn a_quorum_of_one_elects_itself_at_once() {
     let start = Instant::now();
     let mut election = Election::new(start, ControllerId(7), [ControllerId(7)], Timing::of(TIMEOUT));
-    let facts = Facts { term: 0, leader: None, leading: false, voter: true, last_log: log(0) };
+    let facts =
+        Facts { term: 0, leader: None, leading: false, voter: true, last_log: log(0), stands_still: false };
     election.note(start, facts);
     assert!(election.reaches_majority(start));
     assert_eq!(election.look(start).step, Some(Step::Stand));
@@ -297,7 +299,10 @@ fn right_after_the_start_the_others_are_asked_first() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
     let mut election = Election::new(start, ControllerId(1), (1..=3).map(ControllerId), Timing::of(TIMEOUT));
-    election.note(start, Facts { term: 4, leader: None, leading: false, voter: true, last_log: log(9) });
+    election.note(
+        start,
+        Facts { term: 4, leader: None, leading: false, voter: true, last_log: log(9), stands_still: false },
+    );
     election.answered(at(5), ControllerId(2), at(4), Account { heard_ago: None, ..lost(0, 9) });
     assert_eq!(election.look(at(6)).step, None, "3 may be the leader");
     election.failed(at(7), ControllerId(3));
@@ -331,4 +336,31 @@ fn a_candidate_whose_lease_no_longer_binds_it_is_given_its_time() {
     assert_eq!(machine.awake(1030, 1130), None);
     machine.told(1140, 1, Account { term: 5, heard_ago: None, ..lost(0, 9) });
     assert_eq!(machine.awake(1140, 1220), None, "its request for our vote is on the way");
+}
+
+/// One without room on its disk neither calls itself leader nor stands, and says so, until there is some.
+#[test]
+fn a_log_that_stands_still_neither_leads_nor_stands() {
+    let mut machine = Machine::new(3);
+    let follower = Facts { term: 4, leader: Some(ControllerId(1)), ..machine.facts };
+    let leader = Facts { leader: Some(ControllerId(2)), leading: true, ..follower };
+    machine.note(1010, leader);
+    machine.election.acked(ControllerId(3), 4, machine.at(1015));
+    assert_eq!(machine.leader(1020), Some(2));
+    machine.note(1020, Facts { stands_still: true, ..leader });
+    let account = machine.election.account(machine.at(1020));
+    assert_eq!((machine.leader(1020), account.lost, account.may_stand), (None, true, false));
+    machine.note(1030, leader);
+    assert_eq!(machine.leader(1030), Some(2));
+    // As a follower it has lost its leader like the others, and leaves it to them.
+    let lonely = |stands_still| {
+        let mut machine = Machine::new(3);
+        machine.note(1000, Facts { stands_still, ..follower });
+        machine.told(1010, 3, lost(10, 9));
+        machine.fails(1020, 1);
+        machine.told(1030, 3, lost(30, 9));
+        let may_stand = machine.election.account(machine.at(1040)).may_stand;
+        (machine.awake(1040, 1200).is_some(), may_stand)
+    };
+    assert_eq!((lonely(false), lonely(true)), ((true, true), (false, false)));
 }

@@ -1,4 +1,4 @@
-use super::super::facts::{BrokerFact, ControllerFact, ReplicaFact};
+use super::super::facts::{BrokerFact, CompactionFact, ControllerFact, ReplicaFact};
 use super::*;
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -28,6 +28,7 @@ fn cluster(down: &[&str], partitions: usize) -> ClusterState {
         failed: 0,
         damaged: 0,
         repaired_places: 0,
+        compaction: CompactionFact::default(),
         disk_full: false,
     });
     ClusterState {

@@ -23,7 +23,14 @@ impl World {
         if node.busy_until <= self.now {
             let (term, leader, committed) = node.ballot;
             let leader = committed.then_some(ControllerId(leader));
-            node.shown = Facts { term, leader, leading: node.leading, voter: true, last_log: node.log };
+            node.shown = Facts {
+                term,
+                leader,
+                leading: node.leading,
+                voter: true,
+                last_log: node.log,
+                stands_still: false,
+            };
         }
     }
 
