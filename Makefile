@@ -53,7 +53,6 @@ test: lint ## formatting, lints, all tests, and a zone kill on real processes
 	fi
 	cargo test --workspace --locked --doc
 	cargo run --locked -p holdfast-sim --features mutants --bin holdfast-mutants -- --quick
-	cargo build --workspace --locked --bins
 	HOLDFAST_BIN="$(abspath $(TARGET_DIR))/debug/holdfast" tests/process/zone-kill
 
 fuzz: ## damaged bytes for everything that reads a disk or a network: SECONDS over all of it

@@ -153,7 +153,7 @@ async fn a_leader_whose_flush_fails_is_replaced_at_once_and_comes_back_by_itself
     eventually("the replica that failed is back", || async {
         let states = client.describe_partitions(Some("failing")).await.map_err(|error| error.to_string())?;
         let state = states.first().ok_or("nobody leads")?;
-        let back = state.replicas.iter().all(|replica| replica.acknowledged_offset >= state.high_watermark);
+        let back = state.replicas.iter().all(|replica| replica.in_sync);
         if back && state.replicas.len() == 3 { Ok(()) } else { Err(format!("{state:?}")) }
     })
     .await;

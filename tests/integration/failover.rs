@@ -172,6 +172,32 @@ async fn a_damaged_batch_is_never_served_and_its_leader_gets_it_back() {
     assert_holds(&client, "rot", 0..300).await;
 }
 
+/// Nothing is produced that it could miss: only its silence tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_follower_of_an_idle_partition_is_not_in_sync() {
+    let cluster = TestCluster::start().await;
+    let client = cluster.client().await;
+    cluster.create_topic(&client, "idle", 1, Durability::Disk).await;
+    produce(&client.producer("idle").build().await.unwrap(), 0..100).await;
+    all_in_sync(&client, "idle").await;
+    let follower = (0..3).find(|&zone| led_in(&client, "idle", zone) == 0).expect("two of three follow");
+    cluster.kill(follower).await;
+    eventually("the dead follower lags", || async {
+        let states = client.describe_partitions(Some("idle")).await.map_err(|error| error.to_string())?;
+        let state = states.first().ok_or("nobody leads")?;
+        let lags: Vec<usize> = state
+            .replicas
+            .iter()
+            .filter(|replica| replica.lags && !replica.in_sync)
+            .map(|replica| replica.broker_id as usize - 1)
+            .collect();
+        if lags == [follower] { Ok(()) } else { Err(format!("{state:?}")) }
+    })
+    .await;
+    cluster.heal(follower).await;
+    all_in_sync(&client, "idle").await;
+}
+
 async fn all_in_sync(client: &holdfast_client::Client, topic: &str) {
     eventually("all replicas are in sync", || async {
         let states = client.describe_partitions(Some(topic)).await.map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_client::Client;
 use holdfast_core::PartitionId;
 use holdfast_core::metadata::ClusterMap;
-use holdfast_proto::v1::PartitionState;
+use holdfast_proto::v1::{PartitionState, ReplicaState};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -159,14 +159,14 @@ impl Observer {
     }
 }
 
-/// Whether every replica holds what was committed when this was first asked.
+/// Whether no replica lags, and every one holds what was committed when this was first asked.
 fn is_whole(state: &PartitionState, first: &mut BTreeMap<u32, u64>) -> bool {
     if !state.active {
         return false;
     }
     let committed = *first.entry(state.partition).or_insert(state.high_watermark);
-    let holds = state.replicas.iter().filter(|replica| replica.acknowledged_offset >= committed);
-    holds.count() == Zone::ALL.len()
+    let holds = |replica: &&ReplicaState| !replica.lags && replica.acknowledged_offset >= committed;
+    state.replicas.iter().filter(holds).count() == Zone::ALL.len()
 }
 
 /// The zones of which no broker is registered and alive.

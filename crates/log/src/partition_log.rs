@@ -34,6 +34,7 @@ use crate::fs::{create_dir_synced, parent_of, write_again};
 use crate::index::Entry;
 use crate::noted::Noted;
 use crate::recovery::{self, Found};
+use crate::repair::mark;
 use crate::segment::{self, Segment};
 use crate::shared::{Shared, View};
 use crate::{Derived, File, FlushTicket, Fs, LogConfig, LogError, LogReader, OpenMode, Opened, Recovery};
@@ -46,6 +47,8 @@ pub struct PartitionLog {
     dirty: Dirty,
     /// When the active segment was first seen with batches, in the caller's time.
     active_since: Option<i64>,
+    /// As noted in its folder.
+    shortened: bool,
 }
 
 impl PartitionLog {
@@ -79,6 +82,7 @@ impl PartitionLog {
         let found = recovery::scan(&*fs, dir, &config, recovery, derived)?;
         let noted = Noted::forgetting(&*fs, dir, found.end())?;
         found.cut(&*fs, dir)?;
+        let shortened = mark::more_is_gone(&*fs, dir)?;
         let start = found.end();
         let state = compaction::settle(&*fs, dir, &found)?;
         let Found { mut segments, index, epochs, base, active_since, mut opened, .. } = found;
@@ -97,10 +101,29 @@ impl PartitionLog {
         }
         let view = View::new(segments, index, epochs, base);
         let shared = Arc::new(Shared::new(fs, dir, view, noted, Compaction::new(state)));
-        let mut log = PartitionLog { config, shared, dirty, active_since };
+        let mut log = PartitionLog { config, shared, dirty, active_since, shortened };
         log.mend_indexes(recovery)?;
         log.take_over_unflushed(recovery)?;
         Ok((log, opened))
+    }
+
+    /// Whether the log was repaired before it could be opened, and may have held more than is known (R35): it had ended below what
+    /// was trusted, or a torn tail was cut behind the damage. That stays so, in later runs, too, until it is
+    /// [settled](Self::settle_repair).
+    pub fn is_shortened(&self) -> bool {
+        self.shortened
+    }
+
+    /// What follows of the log being [shortened](Self::is_shortened) is on disk: the log need not tell it any more.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]. Nothing is lost then.
+    pub fn settle_repair(&mut self) -> Result<(), LogError> {
+        if self.shortened {
+            mark::remove(&*self.shared.fs, &self.shared.dir)?;
+            self.shortened = false;
+        }
+        Ok(())
     }
 
     /// What was read above the flushed end may be in the system's memory only, left by a process that was killed or by

@@ -24,6 +24,7 @@ use crate::compaction::{self, State};
 use crate::error::Damage;
 use crate::index::ActiveIndex;
 use crate::log_start::{self, LogStart};
+use crate::repair::mark;
 use crate::segment::{self, Segment};
 use crate::window::Window;
 use crate::{Derived, File, Fs, LogConfig, LogError, OpenMode};
@@ -42,8 +43,7 @@ pub struct Recovery {
     /// Offset below which all is known to be on disk (exclusive). What was acknowledged may lie above it, in the system's
     /// memory only: a killed process leaves it there, and the next one has to flush it before it counts as flushed.
     pub flushed_end: Offset,
-    /// Whether the log was closed in order: then only batch headers are read, no checksum is verified; everything was
-    /// flushed, so nothing is a torn tail.
+    /// Whether the log was closed in order: then everything was flushed, so nothing is a torn tail.
     pub clean: bool,
 }
 
@@ -121,6 +121,9 @@ impl Found {
 
     /// Makes the cut durable. Files go last first: a crash in between leaves no gap that was not there.
     pub(crate) fn cut(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+        if self.opened.cut_bytes > 0 {
+            mark::before_cut(fs, dir)?;
+        }
         for path in self.trimmed.iter().chain(self.surplus.iter().rev()) {
             fs.remove_file(path).map_err(LogError::io("removing segment", path))?;
         }
@@ -274,10 +277,7 @@ impl Scanner<'_> {
             self.found.segments.push(Segment::new(base));
             (self.found.index, self.found.active_since) = (ActiveIndex::default(), None);
         }
-        // Sealed segments below the trusted end were flushed long ago: their headers suffice for now.
-        let all_trusted = next_base.is_some_and(|next| next <= self.recovery.trusted_end);
-        let verify = !self.recovery.clean && !all_trusted && !mutant!(TrustChecksums);
-        if let Some(damage) = self.batches(&scanned, verify)? {
+        if let Some(damage) = self.batches(&scanned)? {
             let (end, kept) = (self.found.end(), self.active().len);
             self.refuse_unless_torn(end, &scanned, kept, damage)?;
             self.check_last(&scanned)?;
@@ -324,19 +324,23 @@ impl Scanner<'_> {
     }
 
     /// Takes in the batches of a segment, from what is known of it on, up to the first damage, which is returned.
-    fn batches(&mut self, scanned: &Scanned<'_>, verify: bool) -> Result<Option<Damage>, LogError> {
+    fn batches(&mut self, scanned: &Scanned<'_>) -> Result<Option<Damage>, LogError> {
         let Scanned { file, path, len, is_last } = scanned;
-        let mut window = Window::new(*file, *len, if verify { READ_AHEAD } else { HEADER_LEN });
+        let mut window = Window::new(*file, *len, READ_AHEAD);
         self.unverified = None;
         loop {
             let Segment { base, end, len: position, max_timestamp, .. } = *self.active();
             if position >= *len {
                 return Ok(None);
             }
-            let trusted_end = self.recovery.trusted_end;
+            let (recovery, visit_from) = (self.recovery, self.visit_from);
             let mut verified = false;
             let checked = check_batch(&mut window, position, |header| {
-                verified = verify && (*is_last || header.next_offset() > trusted_end);
+                // What is derived of it rests on more of a header than leads from batch to batch.
+                let visited = header.base_offset >= visit_from;
+                let may_be_torn =
+                    !recovery.clean && (*is_last || header.next_offset() > recovery.trusted_end);
+                verified = (visited || may_be_torn) && !mutant!(TrustChecksums);
                 verified
             });
             let header = match checked.map_err(LogError::io("reading segment", path))? {

@@ -6,6 +6,7 @@
 //! mend     of an open log: batches of a peer, proved to belong there, and written there
 //! splice   where they are of another length: the segment written anew around them
 //! closed   the same of a log that cannot be opened because of it
+//! mark     what that found out, in the folder, for as long as nobody else knows it
 //! ```
 //! In place, because the same epoch and offset mean the same bytes (REP-3): what is written is what was there. So a crash in
 //! the middle leaves damage that is repaired again, and an index or a checkpoint that was right stays right. Replicas that were
@@ -18,6 +19,7 @@
 //! - What is rewritten is not cut meanwhile, and belongs to a log that has its owner.
 
 mod closed;
+pub(crate) mod mark;
 mod mend;
 mod run;
 mod splice;

@@ -85,7 +85,8 @@ pub fn open_replica(
     })?;
     let epochs = EpochIndex::new(log.base(), log.epochs(), log.log_end_offset());
     let compacted = log.compacted();
-    let found = FoundLog { epochs, producers: producers.0, compacted, ..FoundLog::default() };
+    let (producers, shortened) = (producers.0, log.is_shortened());
+    let found = FoundLog { epochs, producers, compacted, put_aside: false, shortened };
     let overreach = stored.and_then(|stored| Some((stored.overreach(&found.epochs)?, stored.state.promise)));
     let at = found.epochs.starts().last().map_or(Offset::ZERO, |(_, first)| *first);
     match overreach {

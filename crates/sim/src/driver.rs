@@ -103,10 +103,15 @@ impl World {
                 Ok(())
             }
             Action::Append { batches } => {
-                if disk.append(&batches).is_err() {
+                let appended = disk.append(&batches);
+                // Where that failed the first few of them may be in the log.
+                let end = disk.end();
+                let there = batches.partition_point(|batch| batch.header().next_offset() <= end);
+                oracle.appending(node, disk, &batches[..there])?;
+                if appended.is_err() {
                     return self.fail_log(node, partition, Sight::WriteFailed);
                 }
-                oracle.appending(node, disk, &batches)
+                Ok(())
             }
             Action::Truncate { end } => {
                 let assignment = slot.replica.as_ref().and_then(Replica::assignment);

@@ -184,6 +184,9 @@ impl Driver {
             return;
         }
         let mut maintained = self.log.roll_if_old(wall_clock_ms).map(|_| ());
+        if maintained.is_ok() && self.replica.is_persisted() {
+            maintained = self.log.settle_repair();
+        }
         self.remove_sealed(context);
         if maintained.is_ok() && self.log.bytes_since_checkpoint() >= NOTED_BYTES {
             maintained = self.note_log();

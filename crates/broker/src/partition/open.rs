@@ -2,7 +2,7 @@
 
 use holdfast_core::replication::{Assignment, FoundLog, Loaded, StoredReplica};
 use holdfast_core::{Incarnation, PartitionId, ReplicaId};
-use holdfast_log::{LogConfig, Opened, PartitionLog, ReplicaLogError, open_replica};
+use holdfast_log::{LogConfig, PartitionLog, ReplicaLogError, open_replica};
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::repair::Repaired;
@@ -39,23 +39,17 @@ pub(super) fn open(
     // A replica has its folder before anything is noted of it. Without one it was put aside, or removed by hand.
     let gone = stored.is_some() && !dir.may_hold(partition);
     let (log, found) = match read(dir, config, partition, stored) {
-        Ok((log, found, _)) if gone => (log, FoundLog { put_aside: true, ..found }),
+        Ok((log, found)) if gone => (log, FoundLog { put_aside: true, ..found }),
         Err(damage) if damage.is_damage() && repaired == Some(Repaired::InVain) => {
             let aside = dir.quarantine_partition(partition)?;
             tracing::error!(
                 %partition, error = &damage as &dyn std::error::Error, aside = %aside.display(),
                 "log is damaged: put aside, to be fetched again from the other replicas"
             );
-            let (log, found, _) = read(dir, config, partition, None)?;
+            let (log, found) = read(dir, config, partition, None)?;
             (log, FoundLog { put_aside: true, ..found })
         }
-        read => {
-            let (log, found, opened) = read?;
-            // A tail that is torn behind damage may be damage, too: more was acknowledged, maybe, than is known.
-            let cut = opened.cut_bytes > 0;
-            let shortened = matches!(repaired, Some(Repaired::Done { short }) if short || cut);
-            (log, FoundLog { shortened, ..found })
-        }
+        read => read?,
     };
     let loaded = match stored {
         Some(stored) => Loaded::found(me, incarnation, stored, found),
@@ -69,11 +63,11 @@ fn read(
     config: &LogConfig,
     partition: PartitionId,
     stored: Option<&StoredReplica>,
-) -> Result<(PartitionLog, FoundLog, Opened), ReplicaLogError> {
+) -> Result<(PartitionLog, FoundLog), ReplicaLogError> {
     let folder = dir.partition(partition);
     let (log, found, opened) = open_replica(dir.fs(), &folder, config.clone(), stored, dir.was_clean())?;
     if opened.cut_bytes > 0 {
         tracing::warn!(%partition, bytes = opened.cut_bytes, end = %log.log_end_offset(), "cut a torn tail");
     }
-    Ok((log, found, opened))
+    Ok((log, found))
 }

@@ -76,13 +76,23 @@ impl Node {
 
     /// The same with logs kept like that.
     fn start_as(fs: Arc<dyn Fs>, map: ClusterMap, reserve: DiskReserve, log: LogConfig) -> Node {
+        Node::start_hearing(fs, watch::channel(Arc::new(map)).1, reserve, log)
+    }
+
+    /// The same where other maps may come.
+    fn start_hearing(
+        fs: Arc<dyn Fs>,
+        map: watch::Receiver<Arc<ClusterMap>>,
+        reserve: DiskReserve,
+        log: LogConfig,
+    ) -> Node {
         let dir = Arc::new(DataDir::in_memory(fs, "boot 1").unwrap());
         let (fatal, killed) = (Fatal::new(), CancellationToken::new());
         let opened = StateStore::open(&dir, &fatal).unwrap();
         let (shard, queue) = shard_queue();
         let me = ReplicaId { broker: BrokerId(1), dir: dir.dir_id() };
         let (partitions, reports) = (Partitions::default(), Reports::default());
-        let (map, shards) = (watch::channel(Arc::new(map)).1, ShardSenders::new(vec![shard.clone()]));
+        let shards = ShardSenders::new(vec![shard.clone()]);
         let repairs = Repairs::new(RepairContext {
             cluster: "test".to_owned(),
             me,

@@ -13,10 +13,12 @@ use holdfast_proto::internal::v1::repair_service_client::RepairServiceClient;
 use holdfast_proto::internal::v1::{BatchesMissing, FetchBatchesRequest, FetchBatchesResponse};
 use holdfast_proto::transport::{MAX_PEER_MESSAGE, Tls};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::service::Channels;
 
+/// How long after the start a map from before it may be the newest that there is, and is not believed to be.
+const MAP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long another broker may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Asked for at first: most damage is small.
@@ -32,7 +34,9 @@ pub(super) struct Donors {
     cluster: String,
     me: ReplicaId,
     tls: Option<Tls>,
+    /// Never marked as seen: a change is one of this run.
     map: watch::Receiver<Arc<ClusterMap>>,
+    started: Instant,
     channels: Channels,
 }
 
@@ -76,7 +80,7 @@ impl Donors {
         tls: Option<Tls>,
         map: watch::Receiver<Arc<ClusterMap>>,
     ) -> Donors {
-        Donors { cluster, me, tls, map, channels: Channels::default() }
+        Donors { cluster, me, tls, map, started: Instant::now(), channels: Channels::default() }
     }
 
     /// Brokers that hold a replica of the partition as the map has it, its leader first. Not those that have lost the
@@ -89,6 +93,13 @@ impl Donors {
         members.retain(|member| member.broker != self.me.broker && map.is_kept(*member));
         members.sort_by_key(|member| *member != assignment.leader);
         members.iter().filter_map(|member| map.broker(member.broker).cloned()).collect()
+    }
+
+    /// Whether those are the brokers that hold one now, as far as that is to be learned. A map that was saved long ago names those of
+    /// that time. Where the controllers know no other, or cannot be reached, it has to do after a while.
+    pub(super) fn are_current(&self) -> bool {
+        // An error says that no other map will come.
+        self.map.has_changed().unwrap_or(true) || self.started.elapsed() > MAP_PATIENCE
     }
 
     /// Asks one of them for what is damaged in `range`.

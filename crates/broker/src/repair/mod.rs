@@ -9,8 +9,9 @@
 //! What belongs where is proved in `holdfast_log::repair`; which batches are committed, by whoever gives them (below its
 //! high watermark). A damaged batch is never served: not to consumers, not to followers, not to who repairs.
 //!
-//! Invariants: one task per partition and a few at a time, each with a bounded number of bytes. A replica whose log is
-//! repaired before it is opened answers nobody: it is down, as far as the rules know.
+//! Invariants: one task per partition, and a few at a time of open logs, and of others, each with a bounded number of bytes. One
+//! that waits for others to come up holds nothing, and takes nobody's turn. A replica whose log is repaired before it is opened
+//! answers nobody: it is down, as far as the rules know.
 
 mod donors;
 mod give;
@@ -40,7 +41,7 @@ pub(crate) use live::Outcome;
 pub(crate) use opening::{Damaged, OpeningRepair, Repaired};
 pub(crate) use scrub::scrub;
 
-/// Partitions that are repaired at once.
+/// Partitions that are repaired at once: so many that are open, and so many that are not.
 const AT_ONCE: usize = 4;
 
 /// What repairing needs of the broker.
@@ -75,6 +76,8 @@ struct Inner {
     /// Open logs of which something is damaged that nobody gave, as far as is known.
     unrepaired: Mutex<BTreeSet<PartitionId>>,
     room: Semaphore,
+    /// For logs that are not open. Their own: a full disk holds all of them up, and those that are open can be repaired.
+    room_closed: Arc<Semaphore>,
     stats: Stats,
 }
 
@@ -91,6 +94,7 @@ impl Repairs {
             closed: Mutex::default(),
             unrepaired: Mutex::default(),
             room: Semaphore::new(AT_ONCE),
+            room_closed: Arc::new(Semaphore::new(AT_ONCE)),
             stats: Stats::default(),
         };
         Repairs { inner: Arc::new(inner) }

@@ -8,7 +8,7 @@ use holdfast_core::{BrokerId, LeaderEpoch, Offset, PartitionId};
 use holdfast_log::inspect::compacted;
 use holdfast_log::repair::{DamagedLog, DamagedRange, MendError, Misfit};
 use holdfast_log::{LogError, Recovery, ReplicaLogError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
 use super::donors::{Answer, Request};
@@ -40,8 +40,8 @@ pub(crate) struct Damaged {
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repaired {
-    /// What was damaged is as it was. `short`: the log had ended below what was trusted, so more may be gone.
-    Done { short: bool },
+    /// What was damaged is as it was. Whether more may be gone the log says itself.
+    Done,
     /// Nobody has what is missing, or it cannot be told what that is.
     InVain,
 }
@@ -79,7 +79,8 @@ impl Repairs {
             %partition, error = &damaged.error as &dyn std::error::Error,
             "the log is damaged on this disk: it is repaired from other brokers before it is opened"
         );
-        let job = Job { repairs: self.clone(), damaged, may_write: Arc::clone(&may_write), hurry };
+        let job =
+            Job { repairs: self.clone(), damaged, may_write: Arc::clone(&may_write), hurry, room: None };
         self.inner.runtime.spawn(job.run());
         OpeningRepair { may_write, give_up, partition, repairs: self.clone() }
     }
@@ -90,6 +91,8 @@ struct Job {
     damaged: Damaged,
     may_write: Arc<Mutex<bool>>,
     hurry: watch::Receiver<bool>,
+    /// None while it waits.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What came of batches that were given.
@@ -119,11 +122,21 @@ impl Job {
             Err(End::InVain) => Repaired::InVain,
             Err(End::Over) => return,
         };
+        self.room = None;
         // An error says that the shard is gone.
         let _ = self.damaged.reply.send(Command::Repaired { partition, number, repaired }).await;
     }
 
+    /// Waits for its turn.
+    async fn enter(&mut self) -> Result<(), End> {
+        let room = Arc::clone(&self.repairs.inner.room_closed);
+        // An error would say that it was closed, which nobody does.
+        self.room = Some(room.acquire_owned().await.map_err(|_| End::Over)?);
+        Ok(())
+    }
+
     async fn repair(&mut self) -> Result<Repaired, End> {
+        self.enter().await?;
         let partition = self.damaged.partition;
         let mut log = self.look().await?;
         let (mut request, mut spare) = (self.request().await?, Vec::new());
@@ -156,7 +169,7 @@ impl Job {
             %partition, ranges, short, from_brokers = brokers.join(","),
             "the damaged log was repaired from other brokers: it is opened now; see to the disk"
         );
-        Ok(Repaired::Done { short })
+        Ok(Repaired::Done)
     }
 
     async fn request(&self) -> Result<Request, End> {
@@ -174,11 +187,14 @@ impl Job {
         let nothing = ReplicaLogError::Log(LogError::Poisoned);
         let error = std::mem::replace(&mut self.damaged.error, nothing);
         let looking = move || DamagedLog::new(dir.fs(), &dir.partition(partition), recovery, promise, &error);
-        match blocking(looking).await.ok_or(End::Over)? {
-            Ok(Some(log)) => Ok(log),
-            Ok(None) => Err(End::InVain),
-            Err(error) => Err(self.cannot(&error)),
-        }
+        let mut log = match blocking(looking).await.ok_or(End::Over)? {
+            Ok(Some(log)) => log,
+            Ok(None) => return Err(End::InVain),
+            Err(error) => return Err(self.cannot(&error)),
+        };
+        let may_write = Arc::clone(&self.may_write);
+        let begun = blocking(move || lock(&may_write).then(|| log.begin().map(|()| log)));
+        begun.await.flatten().ok_or(End::Over)?.map_err(|error| self.cannot(&error))
     }
 
     fn cannot(&self, error: &LogError) -> End {
@@ -211,7 +227,8 @@ impl Job {
         let mut pause = FIRST_PAUSE;
         let mut told = None;
         loop {
-            let (mut answers, mut never) = (Vec::new(), true);
+            // Those of an old map may have left long ago: their word is not the last.
+            let (mut answers, mut never) = (Vec::new(), self.repairs.inner.donors.are_current());
             for broker in self.repairs.inner.donors.of(self.damaged.partition) {
                 let why = match self.repairs.inner.donors.ask(&broker, request, range).await {
                     Answer::Batches(mut batches) => {
@@ -250,12 +267,15 @@ impl Job {
                 tracing::warn!(%partition, %range, answers, "waiting for others to give what is damaged here");
                 told = Some(answers);
             }
+            // Nothing of what was given is held any more: others have their turn.
+            self.room = None;
             // Whoever wants it over at once ends the pause.
             let hurried = timeout(pause, self.hurry.changed()).await;
             if matches!(hurried, Ok(Err(_))) {
                 return Err(End::Over);
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+            self.enter().await?;
         }
     }
 

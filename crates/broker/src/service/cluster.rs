@@ -8,6 +8,7 @@ use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
 use holdfast_core::PartitionId;
 use holdfast_core::metadata::{Broker, ClusterMap};
+use holdfast_core::replication::MemberStatus;
 use holdfast_proto::convert::metadata::update_to_wire;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
@@ -132,12 +133,12 @@ impl ClusterApi {
         if !status.active {
             return None;
         }
-        let replica =
-            |&(replica, acknowledged): &(holdfast_core::ReplicaId, holdfast_core::Offset)| ReplicaState {
-                broker_id: replica.broker.0,
-                acknowledged_offset: acknowledged.0,
-                in_sync: acknowledged >= status.high_watermark,
-            };
+        let replica = |member: &MemberStatus| ReplicaState {
+            broker_id: member.replica.broker.0,
+            acknowledged_offset: member.reached.0,
+            in_sync: !member.lags && member.reached >= status.high_watermark,
+            lags: member.lags,
+        };
         Some(PartitionState {
             topic_id: partition.topic.to_bytes().to_vec().into(),
             partition: partition.index,

@@ -11,6 +11,7 @@ use super::pace::Pace;
 use super::producers::SequenceCheck;
 use super::quorum::committed;
 use super::recovery::from_there_on;
+use super::setup::MemberStatus;
 use super::{Action, Replica, ReplicaConfig, Role};
 use crate::metadata::{Durability, LeaderState};
 use crate::mutant;
@@ -113,6 +114,12 @@ impl Progress {
             Durability::Disk => self.durable,
             Durability::Memory => self.matched,
         }
+    }
+
+    /// Whether the leader counts on it no more, or not yet. A stream that was opened anew may lead to one that forgot what it
+    /// acknowledged, or whose log cannot be used: not before it has told its position is it in sync again.
+    fn lags(&self) -> bool {
+        !self.in_sync || !self.streaming
     }
 
     /// Whether it holds what lies below `end`, by what it said last.
@@ -627,17 +634,17 @@ impl Replica {
         }
     }
 
-    /// Members of the set with the end of what they are known to hold as the topic's durability asks.
-    pub(super) fn member_progress(&self) -> Vec<(ReplicaId, Offset)> {
+    /// Where the members of the set stand.
+    pub(super) fn member_status(&self) -> Vec<MemberStatus> {
         let (Role::Active(leader), Some(assignment)) = (&self.role, &self.assignment) else {
             return Vec::new();
         };
         let durability = self.config.durability;
         let own = if durability == Durability::Disk { self.durable_end } else { self.epochs.end() };
-        let reached = |replica: &ReplicaId| match leader.peers.get(replica) {
-            Some(peer) => peer.reached(durability),
-            None => own,
+        let member = |&replica: &ReplicaId| match leader.peers.get(&replica) {
+            Some(peer) => MemberStatus { replica, reached: peer.reached(durability), lags: peer.lags() },
+            None => MemberStatus { replica, reached: own, lags: false },
         };
-        assignment.set.iter().map(|replica| (*replica, reached(replica))).collect()
+        assignment.set.iter().map(member).collect()
     }
 }

@@ -51,7 +51,7 @@ pub use message::{Assignment, Envelope, FetchKind, Message, Position};
 pub use producers::{Appended, KnownProducer, ProducerTable, REMEMBERED, SequenceCheck};
 pub use quorum::{committed, is_quorum, is_recovery_quorum};
 
-pub use setup::{Loaded, ReplicaConfig, ReplicaStatus};
+pub use setup::{Loaded, MemberStatus, ReplicaConfig, ReplicaStatus};
 pub use stored::{Checkpoint, Compacted, FoundLog, StoredReplica, tail_is_lost};
 
 use follower::Follower;
@@ -211,7 +211,7 @@ impl Replica {
             },
             durable_high_watermark: self.durable_high_watermark,
             log_end_offset: self.epochs.end(),
-            members: self.member_progress(),
+            members: self.member_status(),
             settled: matches!(&self.role, Role::Active(leader) if leader.settled),
             cleaned_by_all: self.cleaned_by_all(),
             heard: match &self.role {

@@ -102,6 +102,18 @@ impl Loaded {
     }
 }
 
+/// What a leader knows of a member of the set, itself among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Who it is.
+    pub replica: ReplicaId,
+    /// End of what it ever acknowledged, as the topic's durability asks.
+    pub reached: Offset,
+    /// Whether its stream is not open, it is silent, or it had not reached what was committed at the round before: then
+    /// what it acknowledged once does not make it in sync.
+    pub lags: bool,
+}
+
 /// What others may see of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaStatus {
@@ -119,8 +131,8 @@ pub struct ReplicaStatus {
     pub durable_high_watermark: Offset,
     /// End of its log.
     pub log_end_offset: Offset,
-    /// Members of the set with the end of what they are known to hold; only where active.
-    pub members: Vec<(ReplicaId, Offset)>,
+    /// Members of the set; only where active.
+    pub members: Vec<MemberStatus>,
     /// Whether the high watermark covers all that was ever committed: a leader's does once its marker is committed
     /// (R31).
     pub settled: bool,

@@ -186,3 +186,44 @@ fn messages_to_another_directory_are_not_answered() {
     assert_eq!(replica.status().epoch, LeaderEpoch::first(Term(1)));
     assert_eq!(replica.next_action(), None);
 }
+
+/// What it acknowledged stays counted (R25) and says nothing of what it holds now.
+#[test]
+fn a_follower_lags_from_a_new_stream_on_and_when_it_is_silent() {
+    let [me, other] = [1, 2].map(|number| ReplicaId { broker: BrokerId(number), dir: DirId(number.into()) });
+    let (set, epoch) = (vec![me, other], LeaderEpoch::first(Term(1)));
+    let assignment =
+        Assignment { term: Term(1), leader: me, set, prev: None, learners: vec![], unclean_term: None };
+    let config = ReplicaConfig { durability: Durability::Memory, ..ReplicaConfig::default() };
+    let silent = Timestamp(1) + config.quorum_timeout + config.lead_interval;
+    let mut replica = Replica::new(Timestamp(1), config, Loaded::empty(me, Incarnation(1), &assignment));
+    let happens = |replica: &mut Replica, now, event| {
+        replica.handle(now, event);
+        while replica.next_action().is_some() {}
+    };
+    let says = |message| Event::Receive(Envelope { from: other, to: me, epoch, message });
+    let fetch = says(Message::Fetch {
+        position: Position { epoch, end: Offset(1) },
+        durable_end: Offset(1),
+        incarnation: Incarnation(1),
+        kind: FetchKind::Follow,
+        restart: false,
+        cleaned_end: Offset::ZERO,
+    });
+    let members = |lags| {
+        let member = |replica, lags| MemberStatus { replica, reached: Offset(1), lags };
+        vec![member(me, false), member(other, lags)]
+    };
+    let now = Timestamp(1);
+    happens(&mut replica, now, Event::Assign(assignment));
+    happens(&mut replica, now, Event::Persisted { number: 1 });
+    happens(&mut replica, now, says(Message::FenceOk { position: Position::default(), voter: true }));
+    happens(&mut replica, now, fetch.clone());
+    assert_eq!(replica.status().members, members(false));
+    happens(&mut replica, now, Event::PeerConnected { broker: other.broker });
+    assert_eq!(replica.status().members, members(true), "it may have forgotten what it had");
+    happens(&mut replica, now, fetch);
+    assert_eq!(replica.status().members, members(false));
+    happens(&mut replica, silent, Event::Timer);
+    assert_eq!(replica.status().members, members(true), "it is silent");
+}

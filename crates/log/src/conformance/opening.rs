@@ -177,37 +177,29 @@ fn other_files_in_the_folder_are_left_alone() {
     });
 }
 
-/// Of sealed segments, and after an orderly stop of all of them, only headers are read: how far the last batch of a file reaches
-/// nothing behind it tells. Believed, it would make everything that follows a torn tail, or the log longer than it is.
+/// What is derived of a log rests on headers: on whose a batch is, and how far it reaches. None is believed that is not
+/// verified, also where all was flushed long ago.
 #[test]
-fn no_flipped_bit_of_a_files_last_batch_cuts_what_is_trusted_or_moves_the_end() {
+fn no_flipped_bit_of_a_header_is_believed() {
     let place = Place { fs: Arc::new(MemFs::new()), dir: "/data/topic-0".into(), config: small() };
-    let all = batches(0, 16, 1);
-    drop(filled(&place, &all));
+    drop(filled(&place, &batches(0, 16, 1)));
     for (path, content) in place.files() {
-        let mut last = 0;
-        while let Ok(header) = BatchHeader::decode(&content[last..])
-            && last + (header.length as usize) < content.len()
-        {
-            last += header.length as usize;
-        }
-        // Epochs lie outside of the checksum.
-        for (byte, bit) in (0..12).chain(16..61).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
-            let mut damaged = content.clone();
-            damaged[last + byte] ^= 1 << bit;
-            place.overwrite(&path, &damaged);
-            let before = place.files();
-            for clean in [false, true] {
-                let context = format!("byte {byte}, bit {bit} of {path:?}, clean {clean}");
-                match place.try_open(recovery(48, clean)) {
-                    Ok((log, opened, _)) => {
-                        assert_eq!((log.log_end_offset(), opened.cut_bytes), (Offset(48), 0), "{context}");
-                    }
-                    Err(LogError::Corrupt { segment, .. }) => assert_eq!(segment, path, "{context}"),
-                    Err(other) => panic!("{context}: {other:?}"),
+        let mut at = 0;
+        while let Ok(header) = BatchHeader::decode(&content[at..]) {
+            // Epochs lie outside of the checksum.
+            for (byte, bit) in (0..12).chain(16..61).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+                let mut damaged = content.clone();
+                damaged[at + byte] ^= 1 << bit;
+                place.overwrite(&path, &damaged);
+                for clean in [false, true] {
+                    let opened =
+                        place.try_open(recovery(48, clean)).map(|(_, opened, visited)| (opened, visited));
+                    let found = matches!(&opened, Err(LogError::Corrupt { segment, .. }) if *segment == path);
+                    assert!(found, "byte {byte}, bit {bit} at {at} of {path:?}, clean {clean}: {opened:?}");
                 }
-                assert!(place.files() == before, "{context}: something was changed");
+                assert!(place.files().contains(&(path.clone(), damaged)), "something was changed");
             }
+            at += header.length as usize;
         }
         place.overwrite(&path, &content);
     }

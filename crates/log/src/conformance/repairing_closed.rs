@@ -1,9 +1,9 @@
 //! Damage that keeps a log from being opened: what a peer holds takes its place, and the log opens as it was.
 
 use super::*;
-use crate::ReplicaLogError;
 use crate::fs::atomic_write;
 use crate::repair::{DamagedLog, MendError, read_closed};
+use crate::{OpenMode, ReplicaLogError};
 
 const END: Offset = Offset(120);
 
@@ -196,4 +196,96 @@ fn a_crash_during_the_repair_of_a_missing_file_is_repaired_again() {
         let (log, ..) = repaired(&place, &all, 3, END).unwrap();
         assert_eq!(content(&log), all, "after {after}");
     }
+}
+
+/// What is wrong with a log whose repair breaks off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lack {
+    /// Nothing but one batch.
+    Batch,
+    /// It ends below what is trusted.
+    End,
+    /// One batch, and above what is trusted there is a torn tail.
+    BatchBeforeTornTail,
+}
+
+impl Lack {
+    fn bring_about(self, place: &Place) {
+        let files = place.files();
+        let (last, content) = files.last().unwrap();
+        match self {
+            Lack::End => place.overwrite(last, &content[..content.len() / 3]),
+            Lack::Batch => flip(place, &files[1].0, 16),
+            Lack::BatchBeforeTornTail => {
+                flip(place, &files[1].0, 16);
+                place.overwrite(last, &[content, &b"a torn tail"[..]].concat());
+            }
+        }
+        for (path, _) in files {
+            place.fs.open(&path, OpenMode::Existing).unwrap().sync_data().unwrap();
+        }
+        atomic_write(&*place.fs, &place.dir.join("other"), b"so that names are durable").unwrap();
+    }
+}
+
+/// One run that repairs and opens the log, as far as the disk lets it.
+fn run(place: &Place, all: &[RecordBatch]) -> Option<PartitionLog> {
+    loop {
+        let error = match opened(place, END) {
+            Ok(log) => return Some(log),
+            Err(error) => error,
+        };
+        let promise = all.last().unwrap().header().epoch.unwrap();
+        let mut damaged =
+            DamagedLog::new(place.fs.clone(), &place.dir, trusted(END), promise, &error).ok()??;
+        while let Some(range) = damaged.next_damage().ok()? {
+            let first = all.partition_point(|batch| batch.header().next_offset() <= range.from);
+            // All at once, so that nothing is missing any more behind one write.
+            damaged.fill(&all[first..]).ok()?;
+        }
+    }
+}
+
+/// R35: the next run does not see any more that something was missing.
+#[test]
+fn what_a_repair_found_out_outlives_a_crash_at_any_operation() {
+    for lack in [Lack::Batch, Lack::End, Lack::BatchBeforeTornTail] {
+        let mut broken_off = 0;
+        for after in 0..60 {
+            let fs = MemFs::new();
+            let place = Place { fs: Arc::new(fs.clone()), dir: "/data/topic-0".into(), config: small() };
+            let all = batches(0, 40, 1);
+            drop(filled(&place, &all));
+            lack.bring_about(&place);
+            fs.inject(crate::fs::mem::Fault { kind: None, after, lasting: true });
+            broken_off += usize::from(run(&place, &all).is_none());
+            crash(&fs, after % 5);
+            let mut log = run(&place, &all).unwrap();
+            assert_eq!(content(&log), all, "{lack:?}, after {after}");
+            assert_eq!(log.is_shortened(), lack != Lack::Batch, "{lack:?}, after {after}");
+            log.settle_repair().unwrap();
+            drop(log);
+            fs.crash();
+            let log = run(&place, &all).unwrap();
+            assert!(!log.is_shortened(), "it says so once: {lack:?}, after {after}");
+        }
+        assert!((8..60).contains(&broken_off), "{lack:?}: {broken_off}");
+    }
+}
+
+#[test]
+fn a_note_of_a_repair_that_rots_says_that_more_may_be_gone() {
+    on_every_fs(|place| {
+        let all = batches(0, 40, 1);
+        drop(filled(place, &all));
+        flip(place, &place.files()[1].0, 16);
+        let error = opened(place, END).unwrap_err();
+        let promise = all.last().unwrap().header().epoch.unwrap();
+        let damaged = DamagedLog::new(place.fs.clone(), &place.dir, trusted(END), promise, &error);
+        damaged.unwrap().unwrap().begin().unwrap();
+        let note = place.dir.join("repair");
+        assert!(place.fs.exists(&note).unwrap(), "it is there before anybody is asked");
+        place.change(&note, 12, |byte| byte ^ 4);
+        assert!(run(place, &all).unwrap().is_shortened());
+    });
 }

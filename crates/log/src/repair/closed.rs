@@ -7,6 +7,7 @@ use std::sync::Arc;
 use holdfast_core::record_batch::{BatchHeader, HEADER_LEN, RecordBatch};
 use holdfast_core::{LeaderEpoch, Offset};
 
+use super::mark;
 use super::mend::{MendError, Misfit, check_epochs, fitting, write_durably};
 use super::run::{Place, Run};
 use super::splice::{Splice, within};
@@ -42,6 +43,8 @@ pub struct DamagedLog {
     promise: LeaderEpoch,
     found: Option<Found>,
     short: bool,
+    /// Whether it is noted in the folder that it is being repaired.
+    marked: bool,
 }
 
 /// The damage at the place.
@@ -86,9 +89,9 @@ impl DamagedLog {
             }
             ReplicaLogError::Damaged(_) | ReplicaLogError::Log(_) => return Ok(None),
         };
-        let (dir, found, before) = (dir.to_owned(), None, None);
+        let (dir, found, before, short, marked) = (dir.to_owned(), None, None, false, false);
         let mut log =
-            DamagedLog { fs, dir, bases, number, place, before, recovery, promise, found, short: false };
+            DamagedLog { fs, dir, bases, number, place, before, recovery, promise, found, short, marked };
         let sensible = match suspect {
             Some((at, damage)) => log.suspect(at, damage)?,
             None => log.find_hole()?,
@@ -98,6 +101,36 @@ impl DamagedLog {
             log.look_further_back(*last)?;
         }
         Ok(sensible.then_some(log))
+    }
+
+    /// Notes in the folder that the log is being repaired, before others are asked: to the next run a log that was closed in
+    /// order may look like one with a torn tail. Where there is no room for it, it is noted with what is written.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn begin(&mut self) -> Result<(), LogError> {
+        match self.mark() {
+            Err(full) if full.is_full() => Ok(()),
+            marked => marked,
+        }
+    }
+
+    /// Durable before what is damaged is written anew.
+    fn mark(&mut self) -> Result<(), LogError> {
+        if !self.marked {
+            mark::begin(&*self.fs, &self.dir)?;
+            self.marked = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that the log had ended below what is trusted, before it does not any more.
+    fn mark_short(&mut self) -> Result<(), LogError> {
+        if !self.short {
+            mark::note_more_gone(&*self.fs, &self.dir)?;
+            self.short = true;
+        }
+        Ok(())
     }
 
     /// Where a file begins behind the offset that comes next, files before it are missing or too short: the one before is to
@@ -283,6 +316,7 @@ impl DamagedLog {
         // What the peer got in a later epoch is not what was here.
         let later = |batch: &RecordBatch| batch.header().epoch > Some(self.promise);
         let ours = batches[..ours].iter().position(later).map_or(ours, |later| later.max(1));
+        self.mark()?;
         let (file, len) = (self.open_or_create()?, self.len()?);
         // A falling epoch may be the fault of the one before.
         let falls = matches!(range.source, Damage::Epoch { .. });
@@ -304,9 +338,11 @@ impl DamagedLog {
         }
         let path = self.path();
         self.forget_clean()?;
-        write_durably(&*self.fs, &path, self.place, batches)?;
         // Where the file had ended below what is trusted, what came behind may have been acknowledged, too.
-        self.short |= self.next_base().is_none() && behind.position > len;
+        if self.next_base().is_none() && behind.position > len {
+            self.mark_short()?;
+        }
+        write_durably(&*self.fs, &path, self.place, batches)?;
         self.found = None;
         for batch in batches {
             self.pass(batch.header());
@@ -369,7 +405,7 @@ impl DamagedLog {
     }
 
     /// Whether the log had ended below what was trusted: then what it held above may have been acknowledged, and is gone
-    /// (R35).
+    /// (R35). Who opens it is [told](crate::PartitionLog::is_shortened), also in another run.
     pub fn was_short(&self) -> bool {
         self.short
     }

@@ -103,12 +103,7 @@ impl Shard {
     pub(super) fn take_repaired(&mut self, partition: PartitionId, number: u64, repaired: Repaired) {
         let known = self.damaged.replicas.get_mut(&partition);
         let Some(known) = known.filter(|known| known.number == number) else { return };
-        known.repair = None;
-        let was_short = known.repaired == Some(Repaired::Done { short: true });
-        known.repaired = Some(match repaired {
-            Repaired::Done { short } => Repaired::Done { short: short || was_short },
-            Repaired::InVain => Repaired::InVain,
-        });
+        (known.repair, known.repaired) = (None, Some(repaired));
         let (durability, assignment) = (known.durability, known.assignment.clone());
         self.assign(self.context.clock.now(), partition, durability, assignment);
     }

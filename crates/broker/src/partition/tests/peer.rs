@@ -108,6 +108,11 @@ pub(super) fn map_led_at(first: ReplicaId, endpoint: &str) -> ClusterMap {
 
 /// Those brokers where they listen.
 pub(super) fn map_of(brokers: [(ReplicaId, &str); 3]) -> ClusterMap {
+    map_with(brokers, TopicSpec::default())
+}
+
+/// The same with such a topic.
+pub(super) fn map_with(brokers: [(ReplicaId, &str); 3], spec: TopicSpec) -> ClusterMap {
     let mut metadata = Metadata::default();
     let mut index = 0;
     let mut apply = |command| {
@@ -124,11 +129,7 @@ pub(super) fn map_of(brokers: [(ReplicaId, &str); 3]) -> ClusterMap {
             peer_endpoint: endpoint.to_owned(),
         }));
     }
-    apply(MetadataCommand::CreateTopic {
-        id: PARTITION.topic,
-        name: "t".to_owned(),
-        spec: TopicSpec::default(),
-    });
+    apply(MetadataCommand::CreateTopic { id: PARTITION.topic, name: "t".to_owned(), spec });
     let appointment =
         Appointment { partition: PARTITION, expected_term: Term(1), leader: brokers[0].0.broker };
     apply(MetadataCommand::Appoint(vec![appointment]));

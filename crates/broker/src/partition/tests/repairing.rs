@@ -1,11 +1,13 @@
 //! What the disk lost comes from another broker: before it is served, before the log is opened, and while nobody asks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use holdfast_core::metadata::TopicSpec;
 use holdfast_core::record_batch::BatchHeader;
 use holdfast_core::replication::Message;
-use holdfast_core::{DirId, ErrorCode};
-use holdfast_log::{File, OpenMode};
+use holdfast_core::{DirId, ErrorCode, LeaderEpoch};
+use holdfast_log::{Damage, File, LogError, OpenMode, Recovery, ReplicaLogError};
 use holdfast_proto::ApiError;
 use holdfast_proto::internal::v1::repair_service_server::{RepairService, RepairServiceServer};
 use holdfast_proto::internal::v1::{BatchesMissing, FetchBatchesRequest, FetchBatchesResponse};
@@ -17,10 +19,10 @@ use holdfast_proto::v1::{FetchRequest, ListOffsetRequest};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::peer::{ABSENT, PEER, Peer, fetch, map_of, position};
+use super::peer::{ABSENT, PEER, Peer, fetch, map_of, map_with, position};
 use super::serving::fetch_request;
 use super::*;
-use crate::repair::{Outcome, scrub};
+use crate::repair::{Damaged, Outcome, scrub};
 use crate::service::{FetchApi, RepairApi};
 
 const NOBODY: &str = "127.0.0.1:1";
@@ -106,6 +108,33 @@ async fn donor(node: &Node) -> String {
     let incoming = listener.incoming(None).unwrap();
     tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
     endpoint
+}
+
+/// The same of one that counts how often it is asked.
+async fn counting_donor(node: &Node, asked: watch::Sender<u32>) -> String {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let api = RepairApi { context: node.service(ClusterMap::default(), None) };
+    let service = RepairServiceServer::new(Counting { api, asked });
+    let incoming = listener.incoming(None).unwrap();
+    tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
+    endpoint
+}
+
+struct Counting {
+    api: RepairApi,
+    asked: watch::Sender<u32>,
+}
+
+#[tonic::async_trait]
+impl RepairService for Counting {
+    async fn fetch_batches(
+        &self,
+        request: Request<FetchBatchesRequest>,
+    ) -> Result<Response<FetchBatchesResponse>, Status> {
+        self.asked.send_modify(|times| *times += 1);
+        self.api.fetch_batches(request).await
+    }
 }
 
 /// The map of three brokers, of which the second and the third listen there.
@@ -364,6 +393,70 @@ async fn a_repaired_log_of_which_more_may_be_gone_does_not_vote() {
     other.kill().await;
 }
 
+/// The process dies between the repair and the state that says what it found out: the next one sees a log that is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_more_may_be_gone_is_known_after_a_crash_right_behind_the_repair() {
+    let fs = stopped().await;
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let (cut, _) = place(&fs, BATCHES - 1);
+    let file = open(&fs, &segment());
+    file.set_len(cut).unwrap();
+    file.sync_data().unwrap();
+    let node = Node::start_among(Arc::new(fs.clone()), among(NOBODY, &donor(&other).await));
+    let journal = content(&fs, Path::new("/data/replica-state"));
+    let handle = node.assign(node.together(2, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset(BATCHES + 1));
+    node.kill().await;
+    // It did not come to it.
+    let file = open(&fs, Path::new("/data/replica-state"));
+    file.set_len(journal.len() as u64).unwrap();
+    file.sync_data().unwrap();
+    let node = Node::start(Arc::new(fs.clone()));
+    assert!(!node.stored_nonvoter && fs.exists(&folder().join("repair")).unwrap());
+    let handle = node.assign(node.together(2, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset(BATCHES + 1));
+    // It is noted as long as no state says it.
+    let settled = async {
+        while fs.exists(&folder().join("repair")).unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, settled).await.expect("what is on disk need not be noted");
+    fs.crash();
+    node.kill().await;
+    assert!(Node::start(Arc::new(fs)).stored_nonvoter);
+    other.kill().await;
+}
+
+/// A map that was saved may name those that have left since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_not_put_aside_by_the_word_of_an_old_map() {
+    let fs = stopped().await;
+    let whole = content(&fs, &segment());
+    let other = Node::start(Arc::new(copy(&fs)));
+    other.lead(2).await;
+    let holder = donor(&other).await;
+    flip(&fs, 3);
+    let left = Node::start(Arc::new(MemFs::new()));
+    let (asked, mut times) = watch::channel(0);
+    let endpoint = counting_donor(&left, asked).await;
+    let (maps, map) = watch::channel(Arc::new(among(&endpoint, &endpoint)));
+    let node = Node::start_hearing(Arc::new(fs.clone()), map, DiskReserve::Auto, LogConfig::default());
+    let assignment = node.together(2, PEER);
+    let command = Command::Assign { partition: PARTITION, durability: Durability::Disk, assignment };
+    node.shard.send(command).await.unwrap();
+    timeout(LONG, times.wait_for(|times| *times > 2)).await.expect("it asks again").unwrap();
+    assert!(node.partitions.get(PARTITION).is_none(), "it waits for what the controllers say");
+    maps.send_replace(Arc::new(among(&endpoint, &holder)));
+    let handle = node.assign(node.together(2, PEER)).await;
+    assert_eq!(handle.reader.log_end_offset(), Offset(BATCHES + 1));
+    assert_eq!(content(&fs, &segment()), whole);
+    node.kill().await;
+    other.kill().await;
+    left.kill().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_log_is_put_aside_when_everybody_says_that_it_has_nothing() {
     let fs = stopped().await;
@@ -396,6 +489,79 @@ impl RepairService for Starting {
     }
 }
 
+/// A broker that answers nobody until it is let to, and then that its logs are not open yet.
+struct Slow {
+    /// How often it was asked, by partition.
+    asked: watch::Sender<BTreeMap<u32, u32>>,
+    answers: watch::Receiver<bool>,
+}
+
+#[tonic::async_trait]
+impl RepairService for Slow {
+    async fn fetch_batches(
+        &self,
+        request: Request<FetchBatchesRequest>,
+    ) -> Result<Response<FetchBatchesResponse>, Status> {
+        let partition = request.get_ref().partition;
+        self.asked.send_modify(|asked| *asked.entry(partition).or_default() += 1);
+        self.answers.clone().wait_for(|answers| *answers).await.unwrap();
+        let missing = BatchesMissing::NotOpen.into();
+        Ok(Response::new(FetchBatchesResponse { missing, ..FetchBatchesResponse::default() }))
+    }
+}
+
+/// After a crash many logs may be damaged. Those that wait for others take nobody's turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_damaged_logs_are_repaired_at_once_and_in_the_end_each() {
+    const LOGS: u32 = 9;
+    const AT_ONCE: usize = 4;
+    let fs = stopped().await;
+    flip(&fs, 3);
+    let ((at, _), damaged) = (place(&fs, 3), content(&fs, &segment()));
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let slow = listener.local_addr().unwrap().to_string();
+    let ((asked, mut seen), (answer, answers)) = (watch::channel(BTreeMap::new()), watch::channel(false));
+    let incoming = listener.incoming(None).unwrap();
+    let service = RepairServiceServer::new(Slow { asked, answers });
+    tokio::spawn(server(Link::Peer).add_service(service).serve_with_incoming(incoming));
+    let me = ReplicaId { broker: BrokerId(1), dir: DirId(1) };
+    let spec = TopicSpec { partitions: LOGS, ..TopicSpec::default() };
+    let map = map_with([(me, NOBODY), (PEER, &slow), (ABSENT, NOBODY)], spec);
+    let node = Node::start_among(Arc::new(fs.clone()), map);
+    let begin = |index| {
+        let partition = PartitionId { index, ..PARTITION };
+        let dir = Path::new("/data/partitions").join(partition.to_string());
+        let segment = dir.join("00000000000000000000.log");
+        fs.create_dir_all(&dir).unwrap();
+        let file = fs.open(&segment, OpenMode::Truncate).unwrap();
+        file.write_all_at(&[&damaged], 0).unwrap();
+        let source = Damage::Unreadable { problem: "found while opening it".to_owned() };
+        let error = LogError::Corrupt { offset: Offset(3), segment, position: at, source };
+        let trusted_end = Offset(BATCHES);
+        node.repairs.begin(Damaged {
+            partition,
+            number: 1,
+            error: ReplicaLogError::Damaged(error),
+            recovery: Recovery { trusted_end, flushed_end: trusted_end, clean: false },
+            high_watermark: trusted_end,
+            promise: LeaderEpoch::first(Term(1)),
+            reply: node.shard.clone(),
+        })
+    };
+    let repairs: Vec<_> = (0..LOGS).map(begin).collect();
+    drop(timeout(LONG, seen.wait_for(|asked| asked.len() == AT_ONCE)).await.expect("they ask"));
+    let more =
+        timeout(Duration::from_millis(200), seen.wait_for(|asked| asked.len() > AT_ONCE)).await.is_ok();
+    assert!(!more, "more than {AT_ONCE} at once");
+    assert_eq!(node.repairs.damaged(), LOGS as usize);
+    answer.send_replace(true);
+    let all_twice =
+        |asked: &BTreeMap<u32, u32>| asked.values().filter(|times| **times > 1).count() == LOGS as usize;
+    drop(timeout(LONG, seen.wait_for(all_twice)).await.expect("all take turns"));
+    drop(repairs);
+    node.kill().await;
+}
+
 /// As long as somebody may have what is missing the replica is down: it answers nobody, and asks for another leader. It is an
 /// operator who decides that nobody is waited for.
 #[tokio::test(flavor = "multi_thread")]
@@ -418,6 +584,7 @@ async fn a_damaged_log_waits_for_those_that_may_have_what_is_missing() {
     answer(node.produce("to nobody").await).await.unwrap_err();
     assert_eq!(node.repairs.damaged(), 1);
     assert!(node.partitions.get(PARTITION).is_none());
+    assert!(fs.exists(&folder().join("repair")).unwrap(), "the next run knows that it had begun");
     assert_eq!(fs.list(Path::new("/data/partitions")).unwrap().len(), 1);
     let unclean = Assignment { term: Term(3), unclean_term: Some(Term(3)), ..assignment };
     let handle = node.assign(unclean).await;

@@ -1,8 +1,8 @@
 //! What can be found out about the cluster from outside: the map and the controllers as one broker knows them, the
 //! partitions as their leaders do, and whether each broker answers us.
 //!
-//! A replica is in sync here if it holds everything that was committed when the leaders were first asked: under load a
-//! healthy follower is always a few records behind the latest state.
+//! A replica is in sync here if its leader does not say that it lags, and it holds everything that was committed when the
+//! leaders were first asked: under load a healthy follower is always a few records behind the latest state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -145,8 +145,9 @@ fn note(known: &mut Known, states: &[PartitionState], up: &BTreeSet<BrokerId>) -
         });
         described.leader = state.leader;
         for replica in &state.replicas {
+            let holds = !replica.lags && replica.acknowledged_offset >= described.committed;
             // A leader holds what it committed.
-            if replica.acknowledged_offset >= described.committed || replica.broker_id == state.leader {
+            if holds || replica.broker_id == state.leader {
                 described.in_sync.insert(replica.broker_id);
             } else {
                 settled &= !up.contains(&BrokerId(replica.broker_id));
@@ -233,6 +234,7 @@ mod tests {
             broker_id: broker,
             acknowledged_offset: offset,
             in_sync: offset >= high_watermark,
+            lags: false,
         };
         vec![PartitionState {
             topic_id: vec![7; 16].into(),
@@ -250,6 +252,19 @@ mod tests {
         let mut known = Known::new();
         assert!(!note(&mut known, &answer(100, [110, 100, 90]), &up));
         assert!(note(&mut known, &answer(200, [210, 200, 190]), &up));
+        assert_eq!(known.values().next().unwrap().in_sync, [1, 2, 3].into());
+    }
+
+    #[test]
+    fn what_was_acknowledged_once_does_not_make_a_follower_that_lags_in_sync() {
+        let up = [1, 2, 3].map(BrokerId).into();
+        let mut known = Known::new();
+        let mut states = answer(100, [100, 100, 100]);
+        states[0].replicas[2].lags = true;
+        assert!(!note(&mut known, &states, &up));
+        assert_eq!(known.values().next().unwrap().in_sync, [1, 2].into());
+        states[0].replicas[2].lags = false;
+        assert!(note(&mut known, &states, &up));
         assert_eq!(known.values().next().unwrap().in_sync, [1, 2, 3].into());
     }
 

@@ -155,6 +155,8 @@ impl Names {
         if is_root(dir) || !self.is_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        // What was not durable of its inside goes with it, and is nothing that another folder of this name could bring back.
+        self.unsynced.retain(|change| !change.dir().starts_with(dir));
         self.change(Change::Unlink { path: dir.to_owned() });
         Ok(())
     }

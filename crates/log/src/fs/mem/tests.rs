@@ -154,3 +154,16 @@ fn a_folder_is_renamed_with_all_that_is_in_it() {
     assert_eq!(fs.list(Path::new("/d/g")).unwrap(), ["f"]);
     assert_eq!(content(&fs, "/d/g/f"), b"abc");
 }
+
+#[test]
+fn a_folder_of_the_same_name_gets_nothing_of_one_that_was_removed() {
+    let fs = MemFs::new();
+    create_dir_synced(&fs, Path::new("/d")).unwrap();
+    open(&fs, "/d/old", OpenMode::CreateNew);
+    fs.remove_dir_all(Path::new("/d")).unwrap();
+    create_dir_synced(&fs, Path::new("/d")).unwrap();
+    open(&fs, "/d/new", OpenMode::CreateNew);
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.crash();
+    assert_eq!(fs.list(Path::new("/d")).unwrap(), ["new"]);
+}
