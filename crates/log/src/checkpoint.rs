@@ -15,19 +15,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crc_fast::{CrcAlgorithm, checksum};
 use holdfast_core::record_batch::{BatchHeader, HEADER_LEN};
 use holdfast_core::{LeaderEpoch, Offset};
 
 use crate::index::{ActiveIndex, Entry, Written};
 use crate::index_file;
+use crate::sealed_file::Seal;
 use crate::segment::{self, Segment};
 use crate::{Fs, OpenMode};
 
-const MAGIC: &[u8; 8] = b"hfcheckp";
-const VERSION: u32 = 1;
-/// First byte under the checksum.
-const CHECKED: usize = 16;
+const SEAL: Seal = Seal { magic: b"hfcheckp", version: 1 };
 /// Stands for no time, and for no entry.
 const NO_TIME: i64 = i64::MIN;
 const NO_ENTRY: u32 = u32::MAX;
@@ -79,10 +76,7 @@ pub(crate) fn read(fs: &dyn Fs, path: &Path) -> Option<Checkpoint> {
 impl Checkpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Checkpoint { offset, last, active, active_since, index, epochs, snapshot } = self;
-        let mut bytes = Vec::with_capacity(100 + snapshot.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        let mut bytes = SEAL.begin();
         for number in [offset.0, last.segment.0, last.position] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
@@ -106,9 +100,7 @@ impl Checkpoint {
             bytes.extend_from_slice(&first.0.to_be_bytes());
         }
         bytes.extend_from_slice(snapshot);
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes[CHECKED..]) as u32;
-        bytes[12..CHECKED].copy_from_slice(&crc.to_be_bytes());
-        bytes
+        SEAL.close(bytes)
     }
 
     /// Whether the last batch below the offset is the one that was there.
@@ -127,11 +119,7 @@ impl Checkpoint {
 }
 
 fn decode(bytes: &[u8]) -> Option<Checkpoint> {
-    let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes.get(CHECKED..)?) as u32;
-    let mut rest = bytes.strip_prefix(MAGIC)?;
-    if take_u32(&mut rest)? != VERSION || take_u32(&mut rest)? != crc {
-        return None;
-    }
+    let mut rest = SEAL.open(bytes)?;
     let offset = Offset(take_u64(&mut rest)?);
     let last = LastBatch {
         segment: Offset(take_u64(&mut rest)?),

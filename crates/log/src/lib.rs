@@ -12,6 +12,7 @@
 //! checkpoint      what is to be known of the log below an offset
 //! compaction      of each key the last record: passes over the sealed segments, and what is noted of them
 //! log_start       where the log starts once something was trimmed from its front
+//! sealed_file     small files with a checksum in front, of which the three above are kinds
 //! trim            removing what was trimmed, on another thread
 //! journal         checksummed frames for small durable state
 //! fs              real files, some of them kept open; files in memory that lose what was not synced at a crash
@@ -42,6 +43,7 @@ mod reader;
 mod recovery;
 pub mod repair;
 mod replica;
+mod sealed_file;
 mod segment;
 mod shared;
 mod trim;

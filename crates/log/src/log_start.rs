@@ -11,17 +11,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crc_fast::{CrcAlgorithm, checksum};
 use holdfast_core::replication::Position;
 use holdfast_core::{LeaderEpoch, Offset, mutant};
 
 use crate::fs::temporary_path;
+use crate::sealed_file::{self, Seal};
 use crate::{Damage, Fs, LogError, OpenMode, atomic_write};
 
-const MAGIC: &[u8; 8] = b"hflogbeg";
-const VERSION: u32 = 1;
-/// First byte under the checksum.
-const CHECKED: usize = 16;
+const SEAL: Seal = Seal { magic: b"hflogbeg", version: 1 };
 
 /// The start of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,13 +40,9 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 /// [`LogError::Corrupt`] where it cannot be made out.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<LogStart, LogError> {
     let path = path(dir);
-    let failed = |error| LogError::io("reading log start", &path)(error);
-    if !fs.exists(&path).map_err(failed)? {
+    let Some(bytes) = sealed_file::read(fs, &path, "reading log start")? else {
         return Ok(LogStart::default());
-    }
-    let file = fs.open(&path, OpenMode::ReadOnly).map_err(failed)?;
-    let len = usize::try_from(file.len().map_err(failed)?).unwrap_or(usize::MAX);
-    let bytes = file.read_bytes(0, len).map_err(failed)?;
+    };
     decode(&bytes).ok_or_else(|| LogError::Corrupt {
         offset: Offset::ZERO,
         segment: path.clone(),
@@ -80,28 +73,16 @@ impl LogStart {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(28 + self.snapshot.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        let mut bytes = SEAL.begin();
         bytes.extend_from_slice(&self.base.end.0.to_be_bytes());
         bytes.extend_from_slice(&self.base.epoch.to_wire().to_be_bytes());
         bytes.extend_from_slice(&self.snapshot);
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes[CHECKED..]) as u32;
-        bytes[12..CHECKED].copy_from_slice(&crc.to_be_bytes());
-        bytes
+        SEAL.close(bytes)
     }
 }
 
 fn decode(bytes: &[u8]) -> Option<LogStart> {
-    let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes.get(CHECKED..)?) as u32;
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (version, rest) = rest.split_first_chunk()?;
-    let (stored, rest) = rest.split_first_chunk()?;
-    if u32::from_be_bytes(*version) != VERSION || u32::from_be_bytes(*stored) != crc {
-        return None;
-    }
-    let (offset, rest) = rest.split_first_chunk()?;
+    let (offset, rest) = SEAL.open(bytes)?.split_first_chunk()?;
     let (epoch, snapshot) = rest.split_first_chunk()?;
     let epoch = LeaderEpoch::from_wire(i32::from_be_bytes(*epoch))?;
     // Offsets are i64 in batch headers.

@@ -12,16 +12,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crc_fast::{CrcAlgorithm, checksum};
 use holdfast_core::Offset;
 
 use super::marks::{Mark, Marks};
-use crate::{Damage, Fs, LogError, OpenMode, atomic_write};
+use crate::sealed_file::{self, Seal};
+use crate::{Damage, Fs, LogError, atomic_write};
 
-const MAGIC: &[u8; 8] = b"hfcompac";
-const VERSION: u32 = 1;
-/// First byte under the checksum.
-const CHECKED: usize = 16;
+const SEAL: Seal = Seal { magic: b"hfcompac", version: 1 };
 
 /// How far a log was compacted, and what was being done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,13 +55,9 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 /// [`LogError::Corrupt`] where it cannot be made out.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<State, LogError> {
     let path = path(dir);
-    let failed = |error| LogError::io("reading what was compacted", &path)(error);
-    if !fs.exists(&path).map_err(failed)? {
+    let Some(bytes) = sealed_file::read(fs, &path, "reading what was compacted")? else {
         return Ok(State::default());
-    }
-    let file = fs.open(&path, OpenMode::ReadOnly).map_err(failed)?;
-    let len = usize::try_from(file.len().map_err(failed)?).unwrap_or(usize::MAX);
-    let bytes = file.read_bytes(0, len).map_err(failed)?;
+    };
     State::decode(&bytes).ok_or_else(|| LogError::Corrupt {
         offset: Offset::ZERO,
         segment: path.clone(),
@@ -88,10 +81,7 @@ impl State {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        let mut bytes = SEAL.begin();
         let merge = self.merge.map_or([0; 3], |merge| [merge.base.0, merge.end.0, merge.last_position]);
         for number in [self.cleaned_end.0, self.tombstones_gone_below.0].into_iter().chain(merge) {
             bytes.extend_from_slice(&number.to_be_bytes());
@@ -100,21 +90,12 @@ impl State {
             bytes.extend_from_slice(&mark.end.0.to_be_bytes());
             bytes.extend_from_slice(&mark.at_ms.to_be_bytes());
         }
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes[CHECKED..]) as u32;
-        bytes[12..CHECKED].copy_from_slice(&crc.to_be_bytes());
-        bytes
+        SEAL.close(bytes)
     }
 
     /// `None` for what was not written by [`encode`](Self::encode).
     pub(crate) fn decode(bytes: &[u8]) -> Option<State> {
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes.get(CHECKED..)?) as u32;
-        let rest = bytes.strip_prefix(MAGIC)?;
-        let (version, rest) = rest.split_first_chunk()?;
-        let (stored, rest) = rest.split_first_chunk()?;
-        if u32::from_be_bytes(*version) != VERSION || u32::from_be_bytes(*stored) != crc {
-            return None;
-        }
-        let (numbers, rest) = rest.split_first_chunk::<40>()?;
+        let (numbers, rest) = SEAL.open(bytes)?.split_first_chunk::<40>()?;
         let (numbers, _) = numbers.as_chunks::<8>();
         let [cleaned_end, gone, base, end, last_position] = *numbers else { return None };
         let (marks, []) = rest.as_chunks::<16>() else { return None };
